@@ -1,0 +1,21 @@
+# Flags of our own code. NaN and infinity keep their meaning (no -ffast-math): they are looked for.
+add_library(lathe_options INTERFACE)
+target_include_directories(lathe_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_compile_options(lathe_options INTERFACE
+  -Wall -Wextra -Wconversion -Wshadow -Werror -fno-math-errno -fno-trapping-math -fopenmp-simd
+  $<$<CONFIG:Release>:-O3>)
+if(LATHE_NATIVE)
+  # 512-bit registers pay on every processor that has them and that we measured.
+  target_compile_options(lathe_options INTERFACE -march=native -mprefer-vector-width=512)
+endif()
+if(LATHE_SANITIZE)
+  target_compile_options(lathe_options INTERFACE -fsanitize=address,undefined -fno-sanitize-recover=all -g -O1)
+  target_link_options(lathe_options INTERFACE -fsanitize=address,undefined)
+endif()
+
+# lathe_library(NAME SOURCES ... USES ...): one static library a folder.
+function(lathe_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;USES" ${ARGN})
+  add_library(lathe_${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(lathe_${name} PUBLIC lathe_options ${ARG_USES})
+endfunction()

@@ -1,0 +1,16 @@
+# Debian packages, by name; `make deps` installs them. Nothing is downloaded at configure time.
+find_package(OpenMP REQUIRED COMPONENTS CXX)
+find_package(fmt REQUIRED)
+find_package(nlohmann_json 3.10 REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(PkgConfig REQUIRED)
+pkg_check_modules(tomlplusplus REQUIRED IMPORTED_TARGET tomlplusplus)
+pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
+pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
+pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
+
+# oneDNN is optional: a plain loop stands in for its matrix products.
+find_package(dnnl QUIET)
+if(NOT dnnl_FOUND)
+  message(WARNING "oneDNN (libdnnl-dev) not found: matrix products run in a plain loop, many times slower")
+endif()

@@ -1,0 +1,57 @@
+#include "device/cpu_device.h"
+
+#include <omp.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+
+namespace lathe {
+namespace {
+
+constexpr std::size_t kAlignment = 64;  // one cache line, one AVX-512 register
+
+class CpuDevice final : public Device {
+ public:
+  DeviceKind kind() const override { return DeviceKind::cpu; }
+
+  std::string describe() const override {
+    const int threads = omp_get_max_threads();
+    return fmt::format("CPU, {} thread{}", threads, threads == 1 ? "" : "s");
+  }
+
+  void* allocate(std::size_t bytes, const std::string& name) override {
+    const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, std::max(rounded, kAlignment));
+    check(data != nullptr, "out of memory on the CPU: {} bytes wanted for {}", bytes, name);
+    return data;
+  }
+
+  void release(void* data, std::size_t) noexcept override { std::free(data); }
+
+  void copy(const TensorView& to, const TensorView& from, Stream) override {
+    check(to.is_contiguous() && from.is_contiguous() && to.dtype == from.dtype && to.numel() == from.numel(),
+          "cannot copy {} to {}: both must be contiguous, of one dtype and size", from.describe(), to.describe());
+    if (to.numel() > 0) std::memcpy(to.data, from.data, to.bytes());
+  }
+
+  void fill_zero(const TensorView& tensor, Stream) override {
+    check(tensor.is_contiguous(), "cannot fill {}: not contiguous", tensor.describe());
+    if (tensor.numel() > 0) std::memset(tensor.data, 0, tensor.bytes());
+  }
+
+  void synchronize(Stream) override {}
+
+  std::size_t peak_memory_bytes() const override {
+    rusage usage{};
+    getrusage(RUSAGE_SELF, &usage);
+    return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Device> make_cpu_device() { return std::make_unique<CpuDevice>(); }
+
+}  // namespace lathe

@@ -1,0 +1,56 @@
+// A device at run time: memory and ordered work. Everything that computes is given one; nothing is global.
+#pragma once
+
+#include <cstddef>
+#include <string>
+
+#include "core/tensor_view.h"
+
+namespace lathe {
+
+// Work given to one stream runs in order. On the CPU every call has finished when it returns.
+struct Stream {
+  void* handle = nullptr;
+};
+
+class Device {
+ public:
+  virtual ~Device() = default;
+
+  virtual DeviceKind kind() const = 0;
+  // "CPU, 2 threads"
+  virtual std::string describe() const = 0;
+
+  // 64-byte aligned memory. Throws Error with the size wanted; `name` says what for.
+  virtual void* allocate(std::size_t bytes, const std::string& name) = 0;
+  virtual void release(void* data, std::size_t bytes) noexcept = 0;
+
+  // Contiguous tensors of one dtype and element count, between this device and the host or within it.
+  virtual void copy(const TensorView& to, const TensorView& from, Stream stream) = 0;
+  virtual void fill_zero(const TensorView& tensor, Stream stream) = 0;
+  // Returns when all work on the stream is done.
+  virtual void synchronize(Stream stream) = 0;
+
+  // The most memory used so far: peak resident set on the CPU.
+  virtual std::size_t peak_memory_bytes() const = 0;
+};
+
+// A named allocation. Move-only.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Device& device, std::size_t bytes, const std::string& name);
+  ~Buffer();
+  Buffer(Buffer&& other) noexcept;
+  Buffer& operator=(Buffer&& other) noexcept;
+
+  void* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+
+ private:
+  Device* device_ = nullptr;
+  void* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+}  // namespace lathe

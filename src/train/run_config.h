@@ -1,0 +1,76 @@
+// A run's settings, as in run.toml (docs/run_config.md); `apps` parses them once.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace lathe {
+
+struct WeightedData {
+  std::filesystem::path path;  // prefix of .bin and .idx
+  double weight = 1.0;
+};
+
+struct RunConfig {
+  struct Model {
+    std::filesystem::path config;  // config.json, or a folder to start from its weights
+    double init_std = 0.02;
+    double softmax_scale = 0;  // 0: from the model's config
+    std::string norm_topk_prob = "refuse";  // refuse | ignore | normalize
+  } model;
+
+  struct Data {
+    std::vector<WeightedData> train;
+    std::vector<WeightedData> validation;
+    std::string tokenizer = "bytes";  // or a folder with tokenizer.json
+  } data;
+
+  struct Training {
+    std::string device = "auto";  // auto | cpu | cuda
+    std::string dtype = "auto";   // auto | fp32 | bf16
+    std::int64_t sequence_length = 2048;
+    std::int64_t micro_batch_size = 1;
+    std::int64_t global_batch_size = 1024;  // sequences a step over the whole mesh
+    std::int64_t max_steps = 25;
+    std::uint64_t seed = 1234;
+    double gradient_clip = 1.0;  // 0: none
+    std::string moe_load_balance_type = "global-batch";  // micro-batch | sequence | global-batch
+    double moe_load_balance_coef = 0.0;
+    bool force_balanced_router = false;
+    bool reset_attention_mask = false;
+    std::int64_t validation_interval = 0;  // steps; 0: never
+    std::int64_t validation_samples = 64;
+  } training;
+
+  struct Optimizer {
+    double beta1 = 0.9;
+    double beta2 = 0.95;
+    double eps = 1e-8;
+    double weight_decay = 0.1;
+  } optimizer;
+
+  struct Scheduler {
+    std::string type = "cosine";  // constant | cosine | linear | wsd
+    double max_lr = 3e-4;
+    double min_lr = 3e-5;
+    std::int64_t warmup_steps = 0;
+    std::int64_t decay_steps = 0;  // wsd: length of the final decay
+  } scheduler;
+
+  struct Checkpoint {
+    std::filesystem::path directory = "runs/quickstart";
+    std::int64_t interval = 0;  // steps; 0: at the end only
+    std::int64_t keep = 3;
+  } checkpoint;
+
+  struct Logging {
+    bool tensorboard = true;
+  } logging;
+
+  bool resume = false;     // from --resume, no key of the file
+  std::string toml;        // every key with its value in effect, for the log and the checkpoint
+};
+
+}  // namespace lathe
