@@ -23,7 +23,7 @@ void check_shape(std::string_view op, std::string_view name, const TensorView& v
 
 void check_rank(std::string_view op, std::string_view name, const TensorView& view, int rank) {
   if (missing(view)) fail("{}: {} is not given, expected {} dimensions", op, name, rank);
-  check(view.rank == rank, "{}: {} is {}, expected {} dimensions", op, name, view.describe(), rank);
+  if (view.rank != rank) fail("{}: {} is {}, expected {} dimensions", op, name, view.describe(), rank);
 }
 
 void check_dtype(std::string_view op, std::string_view name, const TensorView& view, DType expected) {
