@@ -48,7 +48,7 @@ struct TensorView {
   // The typed pointer; throws if T is not the dtype.
   template <typename T>
   T* as() const {
-    check(dtype == dtype_of<T>, "tensor is {}, expected {}", describe(), name_of(dtype_of<T>));
+    if (dtype != dtype_of<T>) fail("tensor is {}, expected {}", describe(), name_of(dtype_of<T>));
     return static_cast<T*>(data);
   }
 
