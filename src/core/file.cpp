@@ -99,8 +99,8 @@ void require_writable_directory(const fs::path& path) {
   fs::path nearest = fs::absolute(path).lexically_normal();
   while (!fs::exists(fs::symlink_status(nearest))) nearest = nearest.parent_path();
   require(fs::is_directory(nearest), "{}: cannot be made: {} is not a folder", path.string(), nearest.string());
-  require(::access(nearest.c_str(), W_OK | X_OK) == 0, "{}: cannot be written: {}: {}", path.string(),
-          nearest.string(), std::strerror(errno));
+  require(::access(nearest.c_str(), W_OK | X_OK) == 0, "{}: cannot be written: {}: {}", path.string(), nearest.string(),
+          std::strerror(errno));
 }
 
 }  // namespace lathe

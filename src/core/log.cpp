@@ -23,9 +23,7 @@ void write_log_line(std::string_view message) {
   std::fflush(stdout);
 }
 
-void write_warning_line(std::string_view message) {
-  fmt::print(stderr, "{} | WARNING | {}\n", time_stamp(), message);
-}
+void write_warning_line(std::string_view message) { fmt::print(stderr, "{} | WARNING | {}\n", time_stamp(), message); }
 
 std::string with_commas(long long value) {
   std::string digits = fmt::format("{}", value);

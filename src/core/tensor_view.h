@@ -56,6 +56,11 @@ struct TensorView {
   std::string describe() const;
 };
 
+struct NamedTensor {
+  std::string name;
+  TensorView view;
+};
+
 // "[2, 3]"
 std::string format_shape(std::span<const std::int64_t> shape);
 

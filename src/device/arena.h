@@ -35,8 +35,8 @@ class Arena {
   Device* device_;
   std::string name_;
   std::vector<Buffer> blocks_;
-  std::size_t block_ = 0;        // the block in use
-  std::size_t used_ = 0;         // bytes used in it
+  std::size_t block_ = 0;  // the block in use
+  std::size_t used_ = 0;   // bytes used in it
   std::size_t high_water_ = 0;
 };
 

@@ -1,11 +1,11 @@
-// Multi-head latent attention on split inputs: scores = softmax_scale * (q_nope k_nope^T + q_pe k_pe^T), where k_pe is one
-// head shared by all. Every tensor is read and written where it lies: any strides, last dimension contiguous; a stride
-// of 0 shares. Never a full s_q x s_k matrix (Dao et al., FlashAttention, 2022).
+// Multi-head latent attention on split inputs: scores = softmax_scale * (q_nope k_nope^T + q_pe k_pe^T), where k_pe is
+// one head shared by all. Every tensor is read and written where it lies: any strides, last dimension contiguous; a
+// stride of 0 shares. Never a full s_q x s_k matrix (Dao et al., FlashAttention, 2022).
 //
 // Dense: q_nope, q_pe [b, s_q, h, .], k_nope, v [b, s_k, h, .], k_pe [b, s_k, 1, dr], lse [b, h, s_q].
 // Packed: the same without b and with cu_seqlens [n + 1] i32 (ascending from 0 to the total); lse [h, total_q].
-// Causal is aligned to the end: query i sees keys j <= i + s_k - s_q. A row that sees no key has out = 0, lse = -inf and
-// gradient 0. lse is the natural log of the sum of exp(scores), fp32 (fp64 for fp64 inputs).
+// Causal is aligned to the end: query i sees keys j <= i + s_k - s_q. A row that sees no key has out = 0, lse = -inf
+// and gradient 0. lse is the natural log of the sum of exp(scores), fp32 (fp64 for fp64 inputs).
 #pragma once
 
 #include "ops/context.h"
@@ -13,13 +13,13 @@
 namespace lathe::ops {
 
 struct MlaAttentionForward {
-  TensorView q_nope;  // [b, s_q, h, dn]
-  TensorView q_pe;    // [b, s_q, h, dr]
-  TensorView k_nope;  // [b, s_k, h, dn]
-  TensorView k_pe;    // [b, s_k, 1, dr]
-  TensorView v;       // [b, s_k, h, dv]
-  TensorView out;     // [b, s_q, h, dv], written
-  TensorView lse;     // [b, h, s_q], written
+  TensorView q_nope;        // [b, s_q, h, dn]
+  TensorView q_pe;          // [b, s_q, h, dr]
+  TensorView k_nope;        // [b, s_k, h, dn]
+  TensorView k_pe;          // [b, s_k, 1, dr]
+  TensorView v;             // [b, s_k, h, dv]
+  TensorView out;           // [b, s_q, h, dv], written
+  TensorView lse;           // [b, h, s_q], written
   TensorView cu_seqlens_q;  // [n + 1] i32 for packed inputs, else none
   TensorView cu_seqlens_k;
   double softmax_scale = 0;

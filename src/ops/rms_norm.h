@@ -12,17 +12,17 @@ struct RmsNormForward {
   TensorView weight;    // [H]
   double eps = 0;
   TensorView out;   // [T, H], written
-  TensorView sum;   // [T, H], written; required with a residual, none without
+  TensorView sum;   // [T, H], written; required with a residual, none without; may be x itself
   TensorView rstd;  // [T] fp32 (fp64 for fp64 tensors), written: 1 / sqrt(mean + eps); may be none
 };
 
 struct RmsNormBackward {
-  TensorView dout;    // [T, H]
-  TensorView x;       // [T, H]: the forward's sum where it had a residual, else its x
-  TensorView weight;  // [H]
-  TensorView rstd;    // [T]
-  TensorView dsum;    // [T, H] or none: gradient that reaches the sum by another way, added into dx
-  TensorView dx;      // [T, H], written; may be dsum itself
+  TensorView dout;     // [T, H]
+  TensorView x;        // [T, H]: the forward's sum where it had a residual, else its x
+  TensorView weight;   // [H]
+  TensorView rstd;     // [T]
+  TensorView dsum;     // [T, H] or none: gradient that reaches the sum by another way, added into dx
+  TensorView dx;       // [T, H], written; may be dsum or dout itself
   TensorView dweight;  // [H], added to
 };
 

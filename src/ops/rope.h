@@ -1,5 +1,6 @@
-// Rotary position embedding (Su et al., 2021), interleaved: the pair (x[2i], x[2i + 1]) of a row at position p is turned
-// by the angle whose cosine and sine are cos[p, i] and sin[p, i]. The tables carry YaRN's factors (model/rope_tables.h).
+// Rotary position embedding (Su et al., 2021), interleaved: the pair (x[2i], x[2i + 1]) of a row at position p is
+// turned by the angle whose cosine and sine are cos[p, i] and sin[p, i]. The tables carry YaRN's factors
+// (model/rope_tables.h).
 #pragma once
 
 #include "ops/context.h"

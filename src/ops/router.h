@@ -18,7 +18,7 @@ struct RouterForward {
   double scaling_factor = 1.0;  // weight = score * scaling_factor
   bool normalize = false;       // instead: weight = score / (sum of the k scores + 1e-20)
   bool force_balanced = false;  // benchmarks: choice j of row t is expert (t k + j) mod E
-  TensorView scores;            // [T, E], written: softmax of the logits
+  TensorView scores;            // [T, E], written: softmax of the logits; may be the logits themselves
   TensorView indices;           // [T, k] i32, written: chosen experts by falling score; ties: the lower index first
   TensorView weights;           // [T, k], written
 };
@@ -27,7 +27,7 @@ struct RouterBackward {
   TensorView scores;    // [T, E]
   TensorView indices;   // [T, k] i32
   TensorView dweights;  // [T, k]
-  TensorView dscores;   // [S, E] or none: the balance loss's gradient of each score, for the S scopes of T / S rows each
+  TensorView dscores;  // [S, E] or none: the balance loss's gradient of each score, for the S scopes of T / S rows each
   double scaling_factor = 1.0;
   bool normalize = false;
   TensorView dlogits;  // [T, E], written
