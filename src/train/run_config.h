@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace lathe {
@@ -17,7 +18,7 @@ struct RunConfig {
   struct Model {
     std::filesystem::path config;  // config.json, or a folder to start from its weights
     double init_std = 0.02;
-    double softmax_scale = 0;  // 0: from the model's config
+    double softmax_scale = 0;               // 0: from the model's config
     std::string norm_topk_prob = "refuse";  // refuse | ignore | normalize
   } model;
 
@@ -35,20 +36,24 @@ struct RunConfig {
     std::int64_t global_batch_size = 1024;  // sequences a step over the whole mesh
     std::int64_t max_steps = 25;
     std::uint64_t seed = 1234;
-    double gradient_clip = 1.0;  // 0: none
+    double gradient_clip = 1.0;                          // 0: none
     std::string moe_load_balance_type = "global-batch";  // micro-batch | sequence | global-batch
     double moe_load_balance_coef = 0.0;
     bool force_balanced_router = false;
+    std::vector<std::string> recompute;  // nothing yet
     bool reset_attention_mask = false;
     std::int64_t validation_interval = 0;  // steps; 0: never
     std::int64_t validation_samples = 64;
   } training;
 
   struct Optimizer {
+    std::string type = "adamw";
     double beta1 = 0.9;
     double beta2 = 0.95;
     double eps = 1e-8;
     double weight_decay = 0.1;
+    std::string state_dtype = "fp32";
+    bool offload = false;
   } optimizer;
 
   struct Scheduler {
@@ -58,6 +63,12 @@ struct RunConfig {
     std::int64_t warmup_steps = 0;
     std::int64_t decay_steps = 0;  // wsd: length of the final decay
   } scheduler;
+
+  struct Parallel {
+    std::int64_t pipeline_parallel_size = 1;
+    std::int64_t context_parallel_size = 1;
+    std::int64_t expert_parallel_size = 1;
+  } parallel;
 
   struct Checkpoint {
     std::filesystem::path directory = "runs/quickstart";
@@ -69,8 +80,30 @@ struct RunConfig {
     bool tensorboard = true;
   } logging;
 
-  bool resume = false;     // from --resume, no key of the file
-  std::string toml;        // every key with its value in effect, for the log and the checkpoint
+  // One key of run.toml with its value in effect, in TOML.
+  struct Setting {
+    std::string key;  // "training.seed"
+    std::string value;
+    bool fixed_on_resume = false;  // changes the model or the order of samples
+  };
+
+  bool resume = false;            // from --resume, no key of the file
+  std::string toml;               // every key with its value in effect, for the log and the checkpoint
+  std::vector<Setting> settings;  // the same, key by key
 };
+
+struct SettingChange {
+  std::string key;
+  std::string saved;    // "unset" if the saved run did not have the key
+  std::string current;  // "unset" if this run does not have it
+  bool refused = false;
+};
+
+// The keys whose values differ between a saved run (its RunConfig::toml) and this one, in the order of `current`.
+std::vector<SettingChange> changed_settings(std::string_view saved_toml,
+                                            const std::vector<RunConfig::Setting>& current);
+
+// The changes that a resumed run may make, for a line each; throws InputError naming the keys that it may not change.
+std::vector<SettingChange> require_resumable(std::string_view saved_toml, const RunConfig& config);
 
 }  // namespace lathe
