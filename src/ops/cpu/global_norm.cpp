@@ -1,0 +1,35 @@
+#include "ops/global_norm.h"
+
+#include "ops/cpu/cpu_ops.h"
+#include "ops/cpu/parallel.h"
+
+namespace lathe::ops::cpu {
+namespace {
+
+constexpr std::int64_t kElementsPerChunk = 16384;
+
+template <typename T>
+void run(const Context& context, const SumOfSquares& op) {
+  const std::int64_t count = op.x.numel();
+  const std::int64_t chunks = (count + kElementsPerChunk - 1) / kElementsPerChunk;
+  const T* x = op.x.as<T>();
+  const ArenaScope scope(*context.scratch);
+  double* partials = context.scratch->take(DType::f64, {chunks}).as<double>();
+  for_chunks(count, kElementsPerChunk, [&](std::int64_t begin, std::int64_t end) {
+    double squares = 0;
+#pragma omp simd reduction(+ : squares)
+    for (std::int64_t i = begin; i < end; ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
+    partials[begin / kElementsPerChunk] = squares;
+  });
+  double total = 0;
+  for (std::int64_t i = 0; i < chunks; ++i) total += partials[i];
+  *op.out.as<double>() += total;
+}
+
+}  // namespace
+
+void sum_of_squares(const Context& context, const SumOfSquares& op) {
+  for_dtype(op.x, [&]<typename T>() { run<T>(context, op); });
+}
+
+}  // namespace lathe::ops::cpu
