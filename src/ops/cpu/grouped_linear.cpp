@@ -43,7 +43,7 @@ T* transposed_weights(const Context& context, const GroupedLinearForward& op, st
     const Group<T> group(op.offsets, op.weight, index / parts);
     if (group.rows < kRowsWorthTransposing) return;
     const std::int64_t begin = index % parts * kColumnsPerChunk;
-    transpose(group.weight + begin, op.weight.strides[1], out, std::min(kColumnsPerChunk, in - begin),
+    transpose(group.weight + begin, leading_dimension(op.weight), out, std::min(kColumnsPerChunk, in - begin),
               transposed + (index / parts * in + begin) * stride, stride);
   });
   return transposed;
@@ -68,7 +68,7 @@ void forward(const Context& context, const GroupedLinearForward& op) {
         .a = x[group.begin],
         .lda = leading_dimension(op.x),
         .b = copied ? transposed + e * in * stride : group.weight,
-        .ldb = copied ? stride : op.weight.strides[1],
+        .ldb = copied ? stride : leading_dimension(op.weight),
         .transpose_b = !copied,
         .c = result[group.begin],
         .ldc = leading_dimension(op.out),
@@ -85,7 +85,7 @@ Gemm<T> input_gradient(const GroupedLinearBackward& op, const Group<T>& group) {
       .a = Rows<T>(op.dout)[group.begin],
       .lda = leading_dimension(op.dout),
       .b = group.weight,
-      .ldb = op.weight.strides[1],
+      .ldb = leading_dimension(op.weight),
       .c = Rows<T>(op.dx)[group.begin],
       .ldc = leading_dimension(op.dx),
   };
@@ -103,7 +103,7 @@ Gemm<T> weight_gradient(const GroupedLinearBackward& op, const Group<T>& group, 
       .b = Rows<T>(op.x)[group.begin],
       .ldb = leading_dimension(op.x),
       .c = op.dweight.as<T>() + index * op.dweight.strides[0],
-      .ldc = op.dweight.strides[1],
+      .ldc = leading_dimension(op.dweight),
       .beta = T{1},
   };
 }

@@ -52,7 +52,8 @@ void forward(const Context& context, const LinearForward& op) {
   const ArenaScope scope(*context.scratch);
   if (product.m >= kRowsWorthTransposing) {
     const std::int64_t stride = padded_stride(product.n);
-    T* transposed = context.scratch->take(op.x.dtype, {product.k, stride}).as<T>();
+    const TensorView copy = context.scratch->take(op.x.dtype, {product.k, stride});
+    T* transposed = copy.as<T>();
     for_chunks(product.k, kColumnsPerChunk, [&](std::int64_t begin, std::int64_t end) {
       transpose(product.b + begin, product.ldb, product.n, end - begin, transposed + begin * stride, stride);
     });

@@ -25,10 +25,12 @@ class Rows {
   std::int64_t stride_;
 };
 
-// The stride of the rows as matrix products want it: at least the width, also where there is one row or none.
+// The stride of the rows (the last dimension but one) as matrix products want it: at least the width, also where there
+// is one row or none.
 inline std::int64_t leading_dimension(const TensorView& matrix) {
-  const std::int64_t width = std::max<std::int64_t>(matrix.shape[1], 1);
-  return matrix.shape[0] <= 1 ? width : matrix.strides[0];
+  const auto last = static_cast<std::size_t>(matrix.rank - 1);
+  const std::int64_t width = std::max<std::int64_t>(matrix.shape[last], 1);
+  return matrix.shape[last - 1] <= 1 ? width : matrix.strides[last - 1];
 }
 
 }  // namespace lathe::ops::cpu
