@@ -40,4 +40,10 @@ const ops::Table& op_table(DeviceKind kind) {
   return kCpuTable;
 }
 
+std::vector<BackendStatus> attention_backends() {
+  return {{"cpu", true, "fp32 and fp64, on every processor"},
+          {"sm90", false, "this build has no CUDA backend"},
+          {"cudnn", false, "this build has no CUDA backend"}};
+}
+
 }  // namespace lathe
