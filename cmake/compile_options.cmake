@@ -1,6 +1,7 @@
 # Flags of our own code. NaN and infinity keep their meaning (no -ffast-math): they are looked for.
 add_library(lathe_options INTERFACE)
 target_include_directories(lathe_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
+target_compile_definitions(lathe_options INTERFACE LATHE_VERSION="${PROJECT_VERSION}")
 target_compile_options(lathe_options INTERFACE
   -Wall -Wextra -Wconversion -Wshadow -Werror -fno-math-errno -fno-trapping-math -fopenmp-simd
   $<$<CONFIG:Release>:-O3>)

@@ -1,0 +1,84 @@
+#include "train/run_inputs.h"
+
+#include "core/file.h"
+#include "core/log.h"
+#include "data/tokenizer.h"
+#include "train/model_io.h"
+
+namespace lathe {
+namespace fs = std::filesystem;
+namespace {
+
+void open_data(const RunConfig& config, RunInputs& inputs) {
+  const RunConfig::Training& training = config.training;
+  std::vector<WeightedCorpus> corpora;
+  for (const WeightedData& data : config.data.train) corpora.push_back({data.path, data.weight});
+  inputs.samples = std::make_unique<Sampler>(corpora, training.sequence_length, training.seed);
+  inputs.samples->require_ids_below(inputs.model.vocab_size);
+  inputs.samples->require_global_batch(training.global_batch_size);
+  if (!config.data.validation.empty()) {
+    std::vector<fs::path> prefixes;
+    for (const WeightedData& data : config.data.validation) prefixes.push_back(data.path);
+    inputs.validation = std::make_unique<ValidationSet>(prefixes, training.sequence_length);
+    inputs.validation->require_ids_below(inputs.model.vocab_size);
+  }
+  require(training.validation_interval == 0 || inputs.validation != nullptr,
+          "training.validation_interval is {}, but data.validation is empty", training.validation_interval);
+  const std::int64_t needed = load_tokenizer(config.data.tokenizer)->vocab_size();
+  require(inputs.model.vocab_size >= needed, "{}: vocab_size is {}, the tokenizer {} needs {}",
+          config.model.config.string(), inputs.model.vocab_size, config.data.tokenizer, needed);
+}
+
+// Throws unless the checkpoint holds the model that the run is about.
+void require_same_model(const fs::path& checkpoint, const RunInputs& inputs) {
+  const Json ours = model_config_json(inputs.model);
+  const fs::path path = checkpoint / "config.json";
+  const Json theirs = Json::parse(read_text_file(path, std::size_t{16} << 20), path.string());
+  for (const auto& [key, value] : ours.object()) {
+    const Json* saved = theirs.find(key);
+    if (key == "torch_dtype" || (saved != nullptr && *saved == value)) continue;
+    refuse("{}: {} is {}, the run's model has {}", path.string(), key, saved == nullptr ? "missing" : saved->dump(),
+           value.dump());
+  }
+}
+
+void open_resumed(const RunConfig& config, RunInputs& inputs) {
+  const auto found = newest_good_checkpoint(config.checkpoint.directory, [](const auto& name, const auto& reason) {
+    log_warning("{} is skipped: {}", name, reason);
+  });
+  if (!found) return;
+  inputs.checkpoint = found->path;
+  inputs.resumed = read_run_state(found->path);
+  inputs.changed = require_resumable(inputs.resumed->toml, config);
+  require_same_model(found->path, inputs);
+  inputs.weights = std::make_unique<TensorFolder>(found->path);
+  require_model_tensors(*inputs.weights, inputs.model, *inputs.layout);
+}
+
+}  // namespace
+
+RunInputs open_run_inputs(const RunConfig& config) {
+  RunInputs inputs;
+  const fs::path& source = config.model.config;
+  // A folder that is no model itself may be a run's: its newest checkpoint is meant.
+  const bool with_weights = fs::is_directory(source);
+  const fs::path folder = with_weights ? resolve_model_folder(source, {}).path : source;
+  inputs.model = read_model_config(
+      folder, {.norm_topk_prob = config.model.norm_topk_prob, .softmax_scale = config.model.softmax_scale});
+  inputs.layout = std::make_unique<ParameterLayout>(inputs.model);
+  open_data(config, inputs);
+
+  const fs::path& directory = config.checkpoint.directory;
+  require_writable_directory(directory);
+  if (fs::exists(directory)) inputs.lock = std::make_unique<RunLock>(directory);
+  if (config.resume) open_resumed(config, inputs);
+  require(config.resume || list_checkpoints(directory).empty(),
+          "checkpoint.directory {} holds checkpoints: go on with --resume, or name another folder", directory.string());
+  if (with_weights && !inputs.resumed) {
+    inputs.weights = std::make_unique<TensorFolder>(folder);
+    require_model_tensors(*inputs.weights, inputs.model, *inputs.layout);
+  }
+  return inputs;
+}
+
+}  // namespace lathe

@@ -1,0 +1,278 @@
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <vector>
+
+#include "comm/communicator.h"
+#include "core/log.h"
+#include "train/evaluate.h"
+#include "train/host_copy.h"
+#include "train/lr_schedule.h"
+#include "train/memory_plan.h"
+#include "train/metrics.h"
+#include "train/model_io.h"
+#include "train/optimizer.h"
+#include "train/run_inputs.h"
+
+namespace lathe {
+namespace fs = std::filesystem;
+namespace {
+
+// A signal handler can reach nothing but a global: set by SIGTERM and SIGINT, read between steps.
+volatile std::sig_atomic_t stop_requested = 0;
+
+void request_stop(int) { stop_requested = 1; }
+
+void catch_stop_signals() {
+  struct sigaction action {};
+  action.sa_handler = request_stop;
+  action.sa_flags = SA_RESTART;
+  sigaction(SIGTERM, &action, nullptr);
+  sigaction(SIGINT, &action, nullptr);
+}
+
+BalanceLoss::Scope balance_scope(const std::string& type) {
+  if (type == "micro-batch") return BalanceLoss::Scope::micro_batch;
+  if (type == "sequence") return BalanceLoss::Scope::sequence;
+  check(type == "global-batch", "training.moe_load_balance_type is \"{}\"", type);
+  return BalanceLoss::Scope::global_batch;
+}
+
+class Trainer {
+ public:
+  Trainer(const RunConfig& config, const Runtime& runtime, RunInputs inputs);
+
+  void run();
+
+ private:
+  void log_start() const;
+  void run_step();
+  // Adds one micro-batch to the gradients and losses.
+  void run_micro_batch(std::int64_t first_sample);
+  MicroBatch load_micro_batch(std::int64_t first_sample);
+  // The optimizer's update, unless the gradient is not finite. Returns the norm.
+  double update(double lr);
+  void validate();
+  void save();
+
+  const RunConfig& config_;
+  std::string reason_;  // why this device
+  RunInputs inputs_;
+  Session session_;
+  Optimizer optimizer_;
+  MicroBatchBuffer micro_batch_;
+  std::unique_ptr<Communicator> communicator_;
+  Buffer sums_memory_;  // [2] f64: cross-entropy and balance loss of the step
+  TensorView sums_;
+  Buffer counts_memory_;  // [layers, E + 1] i64: BalanceLoss::accumulated
+  BalanceLoss balance_;
+  std::unique_ptr<MetricsWriter> metrics_;
+  std::int64_t step_ = 0;  // done
+  std::int64_t consumed_samples_ = 0;
+  std::int64_t saved_step_ = -1;
+};
+
+Trainer::Trainer(const RunConfig& config, const Runtime& runtime, RunInputs inputs)
+    : config_(config),
+      reason_(runtime.reason.empty() ? "" : fmt::format(" ({})", runtime.reason)),
+      inputs_(std::move(inputs)),
+      session_(runtime, inputs_.model,
+               {.dtype = DType::f32, .gradients = true, .max_positions = config.training.sequence_length}),
+      optimizer_(config.optimizer, session_.layout(), session_.ops(), DType::f32),
+      micro_batch_(session_, config.training.micro_batch_size * config.training.sequence_length),
+      communicator_(make_self_communicator()) {
+  Device& device = session_.device();
+  sums_memory_ = Buffer(device, 2 * sizeof(double), "losses");
+  sums_ = TensorView::contiguous(sums_memory_.data(), DType::f64, {2}, device.kind());
+
+  const RunConfig::Training& training = config_.training;
+  const ModelConfig& model = session_.config();
+  const std::int64_t counts = model.num_layers * (model.num_routed_experts + 1);
+  counts_memory_ = Buffer(device, static_cast<std::size_t>(counts) * sizeof(std::int64_t), "expert counts");
+  balance_.scope = balance_scope(training.moe_load_balance_type);
+  balance_.coef_over_tokens =
+      training.moe_load_balance_coef / static_cast<double>(training.global_batch_size * training.sequence_length);
+  balance_.accumulated = TensorView::contiguous(counts_memory_.data(), DType::i64,
+                                                {model.num_layers, model.num_routed_experts + 1}, device.kind());
+  balance_.loss = sums_.slice(0, 1, 1);
+  balance_.force_balanced = training.force_balanced_router;
+
+  if (inputs_.weights) {
+    read_weights(*inputs_.weights, session_);
+  } else {
+    initialize_parameters(model, session_.layout(), session_.weights(), config_.model.init_std, training.seed);
+  }
+  if (inputs_.resumed) {
+    optimizer_.load(inputs_.checkpoint, inputs_.resumed->updates);
+    step_ = saved_step_ = inputs_.resumed->step;
+    consumed_samples_ = inputs_.resumed->consumed_samples;
+  }
+  inputs_.weights.reset();  // unmaps the files
+}
+
+void Trainer::log_start() const {
+  const RunConfig::Training& training = config_.training;
+  const ParameterLayout& layout = session_.layout();
+  const std::int64_t required =
+      consumed_samples_ + std::max<std::int64_t>(0, training.max_steps - step_) * training.global_batch_size;
+  const std::int64_t available = inputs_.samples->samples_per_epoch();
+  log_info("lathe {} | {}{}", LATHE_VERSION, session_.device().describe(), reason_);
+  log_info("model deepseek_v2 | {} layers | parameters {} total, {} active a token", session_.config().num_layers,
+           with_commas(layout.total_parameters()), with_commas(layout.active_parameters()));
+  log_info("mesh 1pp-1dp-1cp-1ep | micro-batch {} x {} tokens | global batch {} sequences", training.micro_batch_size,
+           training.sequence_length, training.global_batch_size);
+  log_info("samples available {}, required {}: {:.2f} epochs", with_commas(available), with_commas(required),
+           static_cast<double>(required) / static_cast<double>(available));
+  log_info("planned memory: {}",
+           plan_memory(session_.config(), layout, DType::f32, training.micro_batch_size * training.sequence_length)
+               .describe());
+  if (training.force_balanced_router) log_info("the router is forced to balance: a benchmark, not a training run");
+}
+
+void Trainer::run() {
+  const fs::path& directory = config_.checkpoint.directory;
+  fs::create_directories(directory);
+  if (!inputs_.lock) inputs_.lock = std::make_unique<RunLock>(directory);
+  remove_temporary_folders(directory);
+  catch_stop_signals();
+
+  log_start();
+  for (const SettingChange& change : inputs_.changed)
+    log_info("{} is now {}, it was {}", change.key, change.current, change.saved);
+  if (config_.resume && !inputs_.resumed) log_info("{} holds no checkpoint: starting at step 1", directory.string());
+  if (inputs_.resumed) log_info("going on from {}", inputs_.checkpoint.string());
+  if (step_ >= config_.training.max_steps) {
+    log_info("step {} of {} is done already: nothing to do", step_, config_.training.max_steps);
+    return;
+  }
+  metrics_ = std::make_unique<MetricsWriter>(directory, step_, config_.logging.tensorboard);
+
+  const std::int64_t validation_interval = config_.training.validation_interval;
+  const std::int64_t interval = config_.checkpoint.interval;
+  while (step_ < config_.training.max_steps) {
+    run_step();
+    const bool last = step_ == config_.training.max_steps;
+    if (validation_interval > 0 && (step_ % validation_interval == 0 || last)) validate();
+    if (last || stop_requested != 0 || (interval > 0 && step_ % interval == 0)) save();
+    if (stop_requested != 0 && !last) {
+      log_info("stopped by a signal after step {}; go on with --resume", step_);
+      return;
+    }
+  }
+}
+
+void Trainer::run_step() {
+  const auto begin = std::chrono::steady_clock::now();
+  const RunConfig::Training& training = config_.training;
+  Device& device = session_.device();
+  const Stream stream = session_.ops().stream;
+  device.fill_zero(session_.gradients(), stream);
+  device.fill_zero(sums_, stream);
+  device.fill_zero(balance_.accumulated, stream);
+  for (std::int64_t sample = 0; sample < training.global_batch_size; sample += training.micro_batch_size)
+    run_micro_batch(consumed_samples_ + sample);
+  communicator_->all_reduce_sum(session_.gradients(), stream);
+  communicator_->all_reduce_sum(sums_, stream);
+
+  ++step_;
+  consumed_samples_ += training.global_batch_size;
+  StepMetrics metrics;
+  metrics.learning_rate = learning_rate(config_.scheduler, training.max_steps, step_);
+  metrics.gradient_norm = update(metrics.learning_rate);
+  session_.synchronize();
+
+  metrics.step = step_;
+  metrics.max_steps = training.max_steps;
+  metrics.step_time = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  metrics.cross_entropy_loss = read_scalar(device, stream, sums_.slice(0, 0, 1));
+  const ModelConfig& model = session_.config();
+  const std::int64_t moe_layers = std::max<std::int64_t>(1, model.num_layers - model.first_k_dense_replace);
+  if (training.moe_load_balance_coef != 0)
+    metrics.load_balance_loss = read_scalar(device, stream, sums_.slice(0, 1, 1)) / static_cast<double>(moe_layers);
+  metrics.tokens_per_second =
+      static_cast<double>(training.global_batch_size * training.sequence_length) / metrics.step_time;
+  metrics.peak_memory_bytes = device.peak_memory_bytes();
+  metrics.gpu = device.kind() == DeviceKind::cuda;
+  metrics.consumed_samples = consumed_samples_;
+  metrics.skipped = step_ - optimizer_.updates();
+  metrics_->write(metrics);
+}
+
+void Trainer::run_micro_batch(std::int64_t first_sample) {
+  const RunConfig::Training& training = config_.training;
+  // Every target counts, so N, the unmasked targets of the global batch, is known beforehand.
+  const double scale = 1.0 / static_cast<double>(training.global_batch_size * training.sequence_length);
+  const MicroBatch batch = load_micro_batch(first_sample);
+  session_.model().forward_backward(batch, scale, sums_.slice(0, 0, 1), balance_);
+}
+
+MicroBatch Trainer::load_micro_batch(std::int64_t first_sample) {
+  const RunConfig::Training& training = config_.training;
+  const auto length = static_cast<std::size_t>(training.sequence_length);
+  std::vector<std::int32_t> sample(length + 1);
+  std::vector<std::int32_t> tokens;
+  std::vector<std::int32_t> targets;
+  std::vector<std::int32_t> starts;
+  std::vector<std::int32_t> cu_seqlens;
+  for (std::int64_t i = 0; i < training.micro_batch_size; ++i) {
+    const auto first_row = static_cast<std::int32_t>(tokens.size());
+    inputs_.samples->sample(first_sample + i, sample, training.reset_attention_mask ? &starts : nullptr);
+    tokens.insert(tokens.end(), sample.begin(), sample.end() - 1);
+    targets.insert(targets.end(), sample.begin() + 1, sample.end());
+    cu_seqlens.push_back(first_row);
+    for (const std::int32_t start : starts) cu_seqlens.push_back(first_row + start);
+  }
+  cu_seqlens.push_back(static_cast<std::int32_t>(tokens.size()));
+  return training.reset_attention_mask
+             ? micro_batch_.fill_packed(tokens, targets, training.micro_batch_size, cu_seqlens)
+             : micro_batch_.fill(tokens, targets, training.micro_batch_size);
+}
+
+double Trainer::update(double lr) {
+  const double norm = optimizer_.gradient_norm(session_.gradients());
+  if (!std::isfinite(norm)) {
+    log_warning("step {} is skipped: the gradient of {} is not finite", step_,
+                optimizer_.first_non_finite(session_.gradients()));
+    return norm;
+  }
+  const double clip = config_.training.gradient_clip;
+  const double grad_scale = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
+  optimizer_.step(session_.weights(), session_.gradients(), grad_scale, lr);
+  return norm;
+}
+
+void Trainer::validate() {
+  const RunConfig::Training& training = config_.training;
+  const Evaluation result = evaluate(session_, micro_batch_, *inputs_.validation, training.sequence_length,
+                                     training.validation_samples, training.micro_batch_size);
+  metrics_->write(ValidationMetrics{.step = step_, .loss = result.loss, .tokens = result.tokens});
+}
+
+void Trainer::save() {
+  if (saved_step_ == step_) return;
+  const fs::path path = write_checkpoint(config_.checkpoint.directory, step_, [&](const fs::path& folder) {
+    write_model_folder(folder, session_.config(), session_.layout(), session_);
+    if (config_.data.tokenizer != "bytes") copy_tokenizer_files(config_.data.tokenizer, folder);
+    optimizer_.save(folder);
+    write_run_state(folder, {.step = step_,
+                             .consumed_samples = consumed_samples_,
+                             .updates = optimizer_.updates(),
+                             .seed = config_.training.seed,
+                             .toml = config_.toml});
+  });
+  prune_checkpoints(config_.checkpoint.directory, config_.checkpoint.keep, step_);
+  saved_step_ = step_;
+  log_info("checkpoint {}", path.string());
+}
+
+}  // namespace
+
+void train(const RunConfig& config, const Runtime& runtime) {
+  Trainer trainer(config, runtime, open_run_inputs(config));
+  trainer.run();
+}
+
+}  // namespace lathe
