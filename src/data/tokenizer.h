@@ -54,8 +54,13 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::string& name);
 
 // id = byte, 256 begins and 257 ends a document.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
+
+struct BpeEndOfDocument {
+  std::string token;     // its text, or empty and
+  std::int64_t id = -1;  // its id
+};
 // `source` names the text in errors.
-std::unique_ptr<Tokenizer> make_bpe_tokenizer(std::string_view tokenizer_json, std::string_view source,
-                                              std::string_view end_of_document);
+std::unique_ptr<Tokenizer> make_bpe_tokenizer(std::string_view tokenizer_json, const std::string& source,
+                                              const BpeEndOfDocument& end_of_document);
 
 }  // namespace lathe
