@@ -106,6 +106,7 @@ void add_eval(CLI::App& app, Action& action) {
   eval.add_path("--checkpoint", &EvalOptions::checkpoint, "DIR", "the model")->required();
   eval.add_path("--data", &EvalOptions::data, "PREFIX", "token files, PREFIX.bin and PREFIX.idx")->required();
   eval.add_integer("--samples", &EvalOptions::samples, 1, kMaxCount, "how many sequences; all if not given");
+  eval.add_integer("--sequence-length", &EvalOptions::sequence_length, 1, kMaxCount, "as in training if not given");
   eval.add_device();
   eval.runs(action, run_eval);
 }
@@ -125,7 +126,7 @@ void add_generate(CLI::App& app, Action& action) {
   generate.add(
       "--top-p", "P", "sample from the likeliest tokens of this mass (1.0)",
       [](GenerateOptions& options, const std::string& text) { options.top_p = parse_number("--top-p", text, 0, 1); });
-  generate.add_integer("--seed", &GenerateOptions::seed, 0, kMaxSeed, "of the random numbers (0)");
+  generate.add_integer("--seed", &GenerateOptions::seed, 0, kMaxSeed, "of the random numbers (1234)");
   generate.add_device();
   generate.runs(action, run_generate);
 }

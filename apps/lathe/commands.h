@@ -18,8 +18,9 @@ int run_train(const TrainOptions& options);
 
 struct EvalOptions {
   std::filesystem::path checkpoint;
-  std::filesystem::path data;  // prefix of .bin and .idx
-  std::int64_t samples = 0;    // 0: all
+  std::filesystem::path data;        // prefix of .bin and .idx
+  std::int64_t samples = 0;          // 0: all
+  std::int64_t sequence_length = 0;  // 0: as the model was trained
   std::string device = "auto";
 };
 int run_eval(const EvalOptions& options);
@@ -30,7 +31,7 @@ struct GenerateOptions {
   std::int64_t max_tokens = 256;
   double temperature = 1.0;  // 0: the likeliest token
   double top_p = 1.0;
-  std::int64_t seed = 0;
+  std::int64_t seed = 1234;
   std::string device = "auto";
 };
 int run_generate(const GenerateOptions& options);

@@ -32,6 +32,12 @@ const RunConfig::Setting* find_key(const std::vector<RunConfig::Setting>& settin
 
 }  // namespace
 
+std::optional<std::string> saved_setting(std::string_view saved_toml, std::string_view key) {
+  const std::vector<RunConfig::Setting> settings = settings_of(saved_toml);
+  const RunConfig::Setting* setting = find_key(settings, key);
+  return setting == nullptr ? std::nullopt : std::optional(setting->value);
+}
+
 std::vector<SettingChange> changed_settings(std::string_view saved_toml,
                                             const std::vector<RunConfig::Setting>& current) {
   const std::vector<RunConfig::Setting> saved = settings_of(saved_toml);

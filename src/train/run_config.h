@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -91,6 +92,9 @@ struct RunConfig {
   std::string toml;               // every key with its value in effect, for the log and the checkpoint
   std::vector<Setting> settings;  // the same, key by key
 };
+
+// The value of a key in RunConfig::toml, in TOML.
+std::optional<std::string> saved_setting(std::string_view saved_toml, std::string_view key);
 
 struct SettingChange {
   std::string key;
