@@ -155,7 +155,8 @@ TensorFolderWriter::TensorFolderWriter(fs::path folder, std::vector<TensorSpec> 
   std::size_t shard_bytes = 0;
   for (TensorSpec& tensor : tensors) {
     const std::size_t bytes = tensor.bytes();
-    if (max_shard_bytes != 0 && !shards_.back().empty() && checked_add(shard_bytes, bytes) > max_shard_bytes) {
+    if (max_shard_bytes != 0 && bytes > 0 && !shards_.back().empty() &&
+        checked_add(shard_bytes, bytes) > max_shard_bytes) {
       shards_.emplace_back();
       shard_bytes = 0;
     }
