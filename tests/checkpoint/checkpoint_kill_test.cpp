@@ -72,9 +72,9 @@ void run_and_kill(useconds_t microseconds, const std::function<void()>& work) {
 TEST(CheckpointKill, NoStepIsEverHalfWritten) {
   const TemporaryFolder run;
   const Philox random(1);
-  const std::uint64_t range = 4 * microseconds_of_a_write();
+  const std::uint64_t range = 3 * microseconds_of_a_write();
   std::int64_t last = 0;
-  for (std::uint64_t round = 0; round < 30; ++round) {
+  for (std::uint64_t round = 0; round < 24; ++round) {
     run_and_kill(static_cast<useconds_t>(random.below(round, range)), [&] {
       remove_temporary_folders(run.path());
       for (std::int64_t step = last + 1;; ++step) {
@@ -101,13 +101,13 @@ TEST(CheckpointKill, NoStepIsEverHalfWritten) {
 TEST(CheckpointKill, AStepThatIsReplacedIsOldOrNew) {
   const TemporaryFolder run;
   const Philox random(2);
-  const std::uint64_t range = 4 * microseconds_of_a_write();
+  const std::uint64_t range = 3 * microseconds_of_a_write();
   const auto write_number = [&](std::int64_t number) {
     write_checkpoint(run.path(), 7, [&](const fs::path& folder) { write_files(folder, number); });
   };
   std::int64_t last = 1;
   write_number(last);
-  for (std::uint64_t round = 0; round < 30; ++round) {
+  for (std::uint64_t round = 0; round < 24; ++round) {
     run_and_kill(static_cast<useconds_t>(random.below(round, range)), [&] {
       for (std::int64_t number = last + 1;; ++number) write_number(number);
     });
