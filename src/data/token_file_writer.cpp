@@ -5,6 +5,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <array>
 #include <cerrno>
 #include <cstring>
 #include <limits>
@@ -126,21 +128,27 @@ bool TokenFileWriter::start_at(Position position) {
   return there;
 }
 
+void TokenFileWriter::write_u16(std::span<const std::int32_t> tokens) {
+  std::array<std::uint16_t, 4096> packed;
+  while (!tokens.empty()) {
+    const std::size_t count = std::min(tokens.size(), packed.size());
+    for (std::size_t i = 0; i < count; ++i) {
+      check(tokens[i] >= 0 && tokens[i] <= 0xffff, "token id {} does not fit in uint16", tokens[i]);
+      packed[i] = static_cast<std::uint16_t>(tokens[i]);
+    }
+    bin_->write({reinterpret_cast<const char*>(packed.data()), count * 2});
+    tokens = tokens.subspan(count);
+  }
+}
+
 void TokenFileWriter::append_document(std::span<const std::int32_t> tokens) {
   if (!started_) start_at({});
   require(tokens.size() <= std::numeric_limits<std::int32_t>::max(), "a document of {} tokens; at most {} fit",
           tokens.size(), std::numeric_limits<std::int32_t>::max());
-  if (type_ == TokenType::u16) {
-    std::string packed(tokens.size() * 2, '\0');
-    for (std::size_t i = 0; i < tokens.size(); ++i) {
-      check(tokens[i] >= 0 && tokens[i] <= 0xffff, "token id {} does not fit in uint16", tokens[i]);
-      const auto token = static_cast<std::uint16_t>(tokens[i]);
-      std::memcpy(packed.data() + i * 2, &token, 2);
-    }
-    bin_->write(packed);
-  } else {
+  if (type_ == TokenType::u16)
+    write_u16(tokens);
+  else
     bin_->write({reinterpret_cast<const char*>(tokens.data()), tokens.size() * 4});
-  }
   sizes_->write(as_bytes(static_cast<std::int32_t>(tokens.size())));
   ++position_.documents;
   position_.tokens += static_cast<std::int64_t>(tokens.size());

@@ -47,6 +47,7 @@ class TokenFileWriter {
 
  private:
   class Output;
+  void write_u16(std::span<const std::int32_t> tokens);
 
   std::filesystem::path prefix_;
   TokenType type_;
