@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
 
 #include "core/log.h"
@@ -6,18 +8,32 @@
 #include "lathe/commands.h"
 #include "lathe/runtime.h"
 #include "train/evaluate.h"
+#include "train/run_config.h"
+#include "train/run_state.h"
 
 namespace lathe {
 namespace {
 
-constexpr std::int64_t kMaxSequenceLength = 2048;  // of a sample, or the model's own limit if that is less
+constexpr std::int64_t kMaxSequenceLength = 2048;  // unless asked for
 constexpr std::int64_t kTokensAtATime = 8192;
+
+// As asked for, else as the run that wrote the checkpoint trained, so that its validation losses compare.
+std::int64_t sequence_length(const EvalOptions& options, const OpenedModel& opened) {
+  if (options.sequence_length > 0) return options.sequence_length;
+  if (has_run_state(opened.folder)) {
+    const std::string toml = read_run_state(opened.folder).toml;
+    const std::int64_t trained =
+        std::strtoll(saved_setting(toml, "training.sequence_length").value_or("0").c_str(), nullptr, 10);
+    if (trained > 0) return trained;
+  }
+  return std::min(opened.config.max_position_embeddings, kMaxSequenceLength);
+}
 
 }  // namespace
 
 int run_eval(const EvalOptions& options) {
   const OpenedModel opened = open_model(options.checkpoint);
-  const std::int64_t length = std::min(opened.config.max_position_embeddings, kMaxSequenceLength);
+  const std::int64_t length = sequence_length(options, opened);
   const ValidationSet data({options.data}, length);
   data.require_ids_below(opened.config.vocab_size);
   const LoadedModel model = load_model(opened, {.device = options.device, .max_positions = length});

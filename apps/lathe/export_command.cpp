@@ -6,13 +6,17 @@
 namespace lathe {
 
 int run_export(const ExportOptions& options) {
-  copy_model_folder(open_model(options.checkpoint).folder, options.out, false);
+  const OpenedModel opened = open_model(options.checkpoint);
+  copy_model_folder(opened.folder, options.out, false);
+  report_skipped(opened);
   log_info("exported to {}", options.out.string());
   return 0;
 }
 
 int run_import(const ImportOptions& options) {
-  copy_model_folder(open_model(options.from).folder, options.out, true);
+  const OpenedModel opened = open_model(options.from);
+  copy_model_folder(opened.folder, options.out, true);
+  report_skipped(opened);
   log_info("imported to {}", options.out.string());
   return 0;
 }
