@@ -91,8 +91,9 @@ double now() { return std::chrono::duration<double>(std::chrono::system_clock::n
 // or after the clock was set back, takes the second after.
 std::int64_t next_file_time(const fs::path& folder) {
   auto time = static_cast<std::int64_t>(now());
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::string name = entry.path().filename().string();
+  std::error_code error;  // a folder that cannot be read is noticed when the file is opened
+  for (fs::directory_iterator it(folder, error); !error && it != fs::directory_iterator(); it.increment(error)) {
+    const std::string name = it->path().filename().string();
     if (!name.starts_with(kFilePrefix)) continue;
     std::int64_t taken = 0;
     const auto result = std::from_chars(name.data() + kFilePrefix.size(), name.data() + name.size(), taken);

@@ -89,19 +89,39 @@ void append_data(std::string& script, std::string_view name, const std::vector<P
   script += "EOD\n";
 }
 
+double last_step(const Losses& losses) {
+  double last = 1;
+  if (!losses.training.empty()) last = std::max(last, losses.training.back().step);
+  if (!losses.validation.empty()) last = std::max(last, losses.validation.back().step);
+  return last;
+}
+
 std::string make_script(const Losses& losses, const fs::path& png, std::span<const ReferenceLoss> references) {
   std::string script = fmt::format(
       "set terminal pngcairo size 1000,600 noenhanced font 'DejaVu Sans,12'\n"
       "set output {}\n"
       "set xlabel 'step'\n"
       "set ylabel 'cross-entropy (nats a token)'\n"
-      "set grid linecolor rgb '#dddddd'\n"
+      "set grid back linetype 1 linewidth 1 linecolor rgb '#dddddd'\n"
       "set border 3\nset tics nomirror\n"
       "set key top right\n"
-      "set offsets graph 0, graph 0.02, graph 0.05, graph 0.05\n",
-      quote(png.string()));
+      "set xrange [0:{}]\n"
+      "set offsets graph 0, graph 0, graph 0.05, graph 0.05\n",
+      quote(png.string()), last_step(losses));
   std::string plots;
   const auto add_plot = [&](const std::string& what) { plots += (plots.empty() ? "plot " : ", ") + what; };
+  constexpr std::array kColors{"#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#17becf"};
+  std::size_t widest = 0;
+  for (std::size_t i = 0; i < references.size(); ++i) {
+    const auto& [name, value] = references[i];
+    const std::string label = fmt::format("{} {:.2f}", name, value);
+    const char* color = kColors[i % kColors.size()];
+    widest = std::max(widest, label.size());
+    // The name stands beside the axis, where no curve crosses it.
+    script += fmt::format("set label {} at graph 1.01, first {} left textcolor rgb '{}'\n", quote(label), value, color);
+    add_plot(fmt::format("{} with lines dashtype 2 linewidth 1.5 linecolor rgb '{}' notitle", value, color));
+  }
+  script += fmt::format("set rmargin {}\n", widest + 3);
   if (!losses.training.empty()) {
     append_data(script, "training", thin_out(losses.training));
     add_plot("$training using 1:2 with lines linewidth 1.5 linecolor rgb '#1f77b4' title 'training'");
@@ -109,14 +129,9 @@ std::string make_script(const Losses& losses, const fs::path& png, std::span<con
   if (!losses.validation.empty()) {
     append_data(script, "validation", thin_out(losses.validation));
     add_plot(
-        "$validation using 1:2 with linespoints linewidth 2 pointtype 7 pointsize 1 linecolor rgb '#d62728' title "
-        "'validation'");
+        "$validation using 1:2 with linespoints linewidth 2 pointtype 7 pointsize 1 linecolor rgb '#d62728' "
+        "title 'validation'");
   }
-  constexpr std::array kColors{"#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#17becf"};
-  for (std::size_t i = 0; i < references.size(); ++i)
-    add_plot(fmt::format("{} with lines dashtype 2 linewidth 1.5 linecolor rgb '{}' title {}", references[i].value,
-                         kColors[i % kColors.size()],
-                         quote(fmt::format("{} ({:.2f})", references[i].name, references[i].value))));
   return script + plots + "\n";
 }
 
