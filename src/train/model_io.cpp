@@ -3,12 +3,14 @@
 #include <unistd.h>
 
 #include <array>
+#include <cmath>
 #include <map>
 
 #include "checkpoint/manifest.h"
 #include "core/file.h"
 #include "core/json.h"
 #include "train/host_copy.h"
+#include "train/run_state.h"
 
 namespace lathe {
 namespace fs = std::filesystem;
@@ -48,6 +50,12 @@ DType main_dtype(const TensorFolder& folder) {
 }
 
 }  // namespace
+
+ModelConfig read_folder_config(const fs::path& folder) {
+  if (!has_run_state(folder)) return read_model_config(folder);
+  const RunState state = read_run_state(folder);
+  return read_model_config(folder, {.norm_topk_prob = state.norm_topk_prob, .softmax_scale = state.softmax_scale});
+}
 
 void require_model_tensors(const TensorFolder& folder, const ModelConfig& config, const ParameterLayout& layout) {
   std::vector<TensorFolder::Expected> expected;
@@ -98,7 +106,12 @@ std::string tokenizer_of(const fs::path& folder) {
 }
 
 void copy_model_folder(const fs::path& from, const fs::path& out, bool manifest) {
-  const ModelConfig config = read_model_config(from, {.norm_topk_prob = "ignore", .softmax_scale = 0});
+  ModelConfig config = read_folder_config(from);
+  const double softmax_scale = config.softmax_scale;
+  config =
+      parse_model_config(model_config_json(config), "config.json", {.norm_topk_prob = "ignore", .softmax_scale = 0});
+  require(std::abs(config.softmax_scale - softmax_scale) <= 1e-12 * softmax_scale,
+          "{}: was trained with model.softmax_scale = {}, which config.json cannot say", from.string(), softmax_scale);
   const ParameterLayout layout(config);
   const TensorFolder folder(from);
   require_model_tensors(folder, config, layout);

@@ -9,6 +9,9 @@
 
 namespace lathe {
 
+// The model of a folder: its config.json, and what a checkpoint's state.json adds to it.
+ModelConfig read_folder_config(const std::filesystem::path& folder);
+
 // Throws InputError unless the folder holds exactly the model's tensors, with their shapes: missing ones (the first 20
 // by name), unexpected ones, wrong shapes.
 void require_model_tensors(const TensorFolder& folder, const ModelConfig& config, const ParameterLayout& layout);

@@ -11,12 +11,16 @@ constexpr const char* kFileName = "state.json";
 
 }  // namespace
 
+bool has_run_state(const std::filesystem::path& folder) { return std::filesystem::exists(folder / kFileName); }
+
 void write_run_state(const std::filesystem::path& folder, const RunState& state) {
   Json json;
   json.set("step", state.step);
   json.set("consumed_samples", state.consumed_samples);
   json.set("updates", state.updates);
   json.set("seed", narrow<std::int64_t>(state.seed));
+  json.set("norm_topk_prob", state.norm_topk_prob);
+  json.set("softmax_scale", state.softmax_scale);
   json.set("run_config", state.toml);
   write_file_durably(folder / kFileName, json.dump(2) + "\n");
 }
@@ -40,8 +44,12 @@ RunState read_run_state(const std::filesystem::path& folder) {
   state.consumed_samples = count("consumed_samples");
   state.updates = count("updates");
   state.seed = static_cast<std::uint64_t>(count("seed"));
-  require(field("run_config").is_string(), "{}: run_config is no string", path.string());
+  for (const char* key : {"run_config", "norm_topk_prob"})
+    require(field(key).is_string(), "{}: {} is no string", path.string(), key);
   state.toml = field("run_config").string();
+  state.norm_topk_prob = field("norm_topk_prob").string();
+  require(field("softmax_scale").is_number(), "{}: softmax_scale is no number", path.string());
+  state.softmax_scale = field("softmax_scale").number();
   return state;
 }
 

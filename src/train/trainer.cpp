@@ -261,7 +261,9 @@ void Trainer::save() {
                              .consumed_samples = consumed_samples_,
                              .updates = optimizer_.updates(),
                              .seed = config_.training.seed,
-                             .toml = config_.toml});
+                             .toml = config_.toml,
+                             .norm_topk_prob = config_.model.norm_topk_prob,
+                             .softmax_scale = config_.model.softmax_scale});
   });
   prune_checkpoints(config_.checkpoint.directory, config_.checkpoint.keep, step_);
   saved_step_ = step_;
