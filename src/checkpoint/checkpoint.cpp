@@ -114,7 +114,7 @@ std::optional<CheckpointFolder> newest_good_checkpoint(const fs::path& run_folde
   for (; !folders.empty(); folders.pop_back()) {
     const auto bad = verify_manifest(folders.back().path);
     if (bad.empty()) return folders.back();
-    on_skip(folders.back().path.filename().string(), describe(bad));
+    if (on_skip) on_skip(folders.back().path.filename().string(), describe(bad));
   }
   return std::nullopt;
 }
@@ -127,7 +127,7 @@ void prune_checkpoints(const fs::path& run_folder, std::int64_t keep, std::optio
     if (verify_manifest(folders[oldest_kept - 1].path, VerifyDepth::sizes).empty()) ++whole;
   if (oldest_kept == 0) return;
   if (!known_good) {
-    const auto good = newest_good_checkpoint(run_folder, [](const std::string&, const std::string&) {});
+    const auto good = newest_good_checkpoint(run_folder);
     if (!good) return;
     known_good = good->step;
   }

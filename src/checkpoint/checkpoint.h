@@ -28,11 +28,12 @@ std::filesystem::path write_checkpoint(const std::filesystem::path& run_folder, 
 // Every folder named as a checkpoint, whole or not, by step; none if `run_folder` does not exist.
 std::vector<CheckpointFolder> list_checkpoints(const std::filesystem::path& run_folder);
 
-// Called with a checkpoint that is passed over: its name, and the file at fault with what is wrong.
+// Called, if not empty, with a checkpoint that is passed over: its name, and the file at fault with what is wrong.
 using OnSkip = std::function<void(const std::string& name, const std::string& reason)>;
 
 // The newest one whose files all match its manifest.
-std::optional<CheckpointFolder> newest_good_checkpoint(const std::filesystem::path& run_folder, const OnSkip& on_skip);
+std::optional<CheckpointFolder> newest_good_checkpoint(const std::filesystem::path& run_folder,
+                                                       const OnSkip& on_skip = {});
 
 // Deletes what is older than the `keep` newest whole checkpoints (judged by their files' sizes), keep >= 1. The newest
 // good one stays: it is `known_good`, a step that the caller has just written, or found by reading all files.
@@ -51,6 +52,6 @@ struct ModelFolder {
 
 // What a command's DIR stands for: a checkpoint (verified), a run's folder (its newest good checkpoint) or a Hugging
 // Face folder. Throws InputError saying what is missing or damaged.
-ModelFolder resolve_model_folder(const std::filesystem::path& folder, const OnSkip& on_skip);
+ModelFolder resolve_model_folder(const std::filesystem::path& folder, const OnSkip& on_skip = {});
 
 }  // namespace lathe

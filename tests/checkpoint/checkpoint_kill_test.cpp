@@ -74,7 +74,7 @@ TEST(CheckpointKill, NoStepIsEverHalfWritten) {
   const Philox random(1);
   const std::uint64_t range = 3 * microseconds_of_a_write();
   std::int64_t last = 0;
-  for (std::uint64_t round = 0; round < 24; ++round) {
+  for (std::uint64_t round = 0; round < 16; ++round) {
     run_and_kill(static_cast<useconds_t>(random.below(round, range)), [&] {
       remove_temporary_folders(run.path());
       for (std::int64_t step = last + 1;; ++step) {
@@ -107,7 +107,7 @@ TEST(CheckpointKill, AStepThatIsReplacedIsOldOrNew) {
   };
   std::int64_t last = 1;
   write_number(last);
-  for (std::uint64_t round = 0; round < 24; ++round) {
+  for (std::uint64_t round = 0; round < 16; ++round) {
     run_and_kill(static_cast<useconds_t>(random.below(round, range)), [&] {
       for (std::int64_t number = last + 1;; ++number) write_number(number);
     });

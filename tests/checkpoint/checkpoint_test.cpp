@@ -148,6 +148,7 @@ TEST(ResolveModelFolder, TakesAllThreeKinds) {
   int skipped = 0;
   EXPECT_EQ(resolve_model_folder(run, [&](const auto&, const auto&) { ++skipped; }).path, older);
   EXPECT_EQ(skipped, 1);
+  EXPECT_EQ(resolve_model_folder(run).path, older);
 
   fs::create_directory(folder / "hf");
   write_bytes(folder / "hf/config.json", "{}");
