@@ -73,7 +73,7 @@ void apply(const TomlEntry& entry, const PathRule& paths, RunConfig& config) {
 // How a path is recorded: as it would stand in run.toml, so that a folder with its runs can be moved. Absolute paths
 // stay so unless they lie in run.toml's folder.
 fs::path recorded_path(const fs::path& path, const fs::path& folder, bool from_override) {
-  const fs::path home = fs::absolute(folder).lexically_normal();
+  const fs::path home = (fs::current_path() / folder).lexically_normal();
   const fs::path place = (from_override ? fs::absolute(path) : home / path).lexically_normal();
   const fs::path relative = place.lexically_relative(home);
   const bool inside = !relative.empty() && *relative.begin() != "..";
