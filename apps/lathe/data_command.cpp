@@ -1,4 +1,4 @@
-#include "data_command.h"
+#include "lathe/data_command.h"
 
 #include <fmt/core.h>
 

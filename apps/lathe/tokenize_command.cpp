@@ -1,4 +1,4 @@
-#include "tokenize_command.h"
+#include "lathe/tokenize_command.h"
 
 #include <fmt/core.h>
 

@@ -1,6 +1,5 @@
 #include "data/tokenize_corpus.h"
 
-#include <chrono>
 #include <exception>
 
 #include "core/error.h"
@@ -17,9 +16,7 @@ namespace lathe {
 namespace fs = std::filesystem;
 namespace {
 
-constexpr std::size_t kBatchBytes = std::size_t{16} << 20;
 constexpr std::size_t kBatchDocuments = 8192;
-constexpr std::chrono::seconds kSyncInterval{2};
 
 struct Document {
   RawDocument raw;
@@ -28,10 +25,10 @@ struct Document {
 };
 
 // Replaces `batch` by the next documents; false at the end.
-bool read_batch(CorpusReader& reader, std::vector<Document>& batch) {
+bool read_batch(CorpusReader& reader, std::size_t max_bytes, std::vector<Document>& batch) {
   batch.clear();
   std::size_t bytes = 0;
-  while (bytes < kBatchBytes && batch.size() < kBatchDocuments) {
+  while (bytes < max_bytes && batch.size() < kBatchDocuments) {
     Document document;
     if (!reader.next(document.raw)) break;
     bytes += document.raw.content.size();
@@ -55,11 +52,11 @@ void for_each_document(std::vector<Document>& batch, const Work& work) {
     if (document.error) std::rethrow_exception(document.error);
 }
 
-void check_documents(CorpusReader& reader, const Tokenizer& tokenizer) {
+void check_documents(CorpusReader& reader, const Tokenizer& tokenizer, std::size_t batch_bytes) {
   // The line that refuses stands alone on stderr, so only a terminal sees this bar, which goes away.
   Progress progress("checking", reader.bytes_total(), Progress::Where::terminal_only);
   std::vector<Document> batch;
-  while (read_batch(reader, batch)) {
+  while (read_batch(reader, batch_bytes, batch)) {
     for_each_document(batch, [&](Document& document) {
       const std::size_t file = document.raw.file;
       const bool is_plain = document.raw.line == 0;
@@ -83,7 +80,7 @@ void require_output(const fs::path& prefix) {
 class Tokenization {
  public:
   Tokenization(const TokenizeJob& job, const Tokenizer& tokenizer, Json source)
-      : prefix_(job.out), tokenizer_(tokenizer), source_(std::move(source)), reader_(job.files) {}
+      : job_(job), prefix_(job.out), tokenizer_(tokenizer), source_(std::move(source)), reader_(job.files) {}
 
   TokenizeResult run() {
     TokenizeResult result;
@@ -94,7 +91,7 @@ class Tokenization {
       return end(*state, result);
     }
     // A state is saved only after this check.
-    if (!state) check_documents(reader_, tokenizer_);
+    if (!state) check_documents(reader_, tokenizer_, job_.batch_bytes);
     if (prefix_.has_parent_path()) fs::create_directories(prefix_.parent_path());
     TokenFileWriter writer(prefix_, result.type);
     if (!state || state->renaming || !writer.start_at(state->written)) state = TokenizeState{};
@@ -124,7 +121,7 @@ class Tokenization {
     Progress progress("tokenizing", reader_.bytes_total());
     auto saved = std::chrono::steady_clock::now();
     std::vector<Document> batch;
-    while (read_batch(reader_, batch)) {
+    while (read_batch(reader_, job_.batch_bytes, batch)) {
       for_each_document(batch, [&](Document& document) {
         document.ids = tokenizer_.encode(reader_.text_of(std::move(document.raw)));
         document.ids.push_back(tokenizer_.end_of_document());
@@ -132,7 +129,7 @@ class Tokenization {
       for (const Document& document : batch) writer.append_document(document.ids);
       state.read = reader_.place();
       progress.update(reader_.bytes_done(), note());
-      if (std::chrono::steady_clock::now() - saved < kSyncInterval) continue;
+      if (std::chrono::steady_clock::now() - saved < job_.save_interval) continue;
       save();
       saved = std::chrono::steady_clock::now();
     }
@@ -150,6 +147,7 @@ class Tokenization {
     return result;
   }
 
+  TokenizeJob job_;
   fs::path prefix_;
   const Tokenizer& tokenizer_;
   Json source_;

@@ -1,6 +1,7 @@
 // Text files to a token file.
 #pragma once
 
+#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <string>
@@ -14,6 +15,8 @@ struct TokenizeJob {
   std::string tokenizer;      // "bytes" or a folder with tokenizer.json
   std::filesystem::path out;  // prefix of .bin and .idx
   std::vector<std::filesystem::path> files;
+  std::size_t batch_bytes = std::size_t{16} << 20;  // of text held at a time, one document at least
+  std::chrono::milliseconds save_interval{2000};    // between the points from which a killed call goes on
 };
 
 struct TokenizeResult {
