@@ -195,6 +195,14 @@ void add_folder_commands(CLI::App& app, Action& action) {
   verify.add_path("DIR", &VerifyOptions::folder, "", "a checkpoint or a run's folder")->required();
   verify.runs(action, run_verify);
 
+  Command<PlotOptions> plot(app, "plot", "Draw a run's loss as loss.png in its folder");
+  plot.add_path("DIR", &PlotOptions::run, "", "a run's folder")->required();
+  plot.add("--data", "PREFIX", "with --against: also the n-gram losses counted on these token files",
+           [](PlotOptions& options, const std::string& text) { options.counted = text; });
+  plot.add("--against", "PREFIX", "and measured on these",
+           [](PlotOptions& options, const std::string& text) { options.measured = text; });
+  plot.runs(action, run_plot);
+
   app.add_subcommand("info", "Version, build, devices and backends")->callback([&action] { action = run_info; });
 }
 

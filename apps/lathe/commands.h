@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -68,6 +69,13 @@ struct VerifyOptions {
   std::filesystem::path folder;
 };
 int run_verify(const VerifyOptions& options);
+
+struct PlotOptions {
+  std::filesystem::path run;
+  std::optional<std::filesystem::path> counted;  // token files for the n-gram losses to compare with
+  std::optional<std::filesystem::path> measured;
+};
+int run_plot(const PlotOptions& options);
 
 int run_info();
 
