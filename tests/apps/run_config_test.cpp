@@ -108,6 +108,17 @@ TEST_F(RunConfigTest, ADumpMovesWithItsFolder) {
   EXPECT_EQ(relative.toml.find(folder_.string()), std::string::npos) << relative.toml;
 }
 
+TEST_F(RunConfigTest, AFileOfTheCurrentFolderGivesRelativePaths) {
+  write(kMinimal);
+  const fs::path before = fs::current_path();
+  fs::current_path(folder_);
+  const RunConfig here = load_run_config("run.toml", {});
+  fs::current_path(before);
+  EXPECT_EQ(here.data.train[0].path, "corpus/train");
+  EXPECT_EQ(here.checkpoint.directory, "runs/quickstart");
+  EXPECT_EQ(here.toml, load(kMinimal).toml);
+}
+
 TEST_F(RunConfigTest, OverridesAreTomlThenTextAndTheLastWins) {
   const RunConfig config = load(minimal_with("[training]\nmax_steps = 3"),
                                 {"training.max_steps=4", "training.max_steps=5", "checkpoint.directory=out",
