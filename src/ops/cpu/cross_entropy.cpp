@@ -2,10 +2,10 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/parallel.h"
+#include "ops/cpu/reduce.h"
 #include "ops/cpu/rows.h"
 #include "ops/cpu/simd.h"
 
@@ -23,34 +23,18 @@ void check_targets(const CrossEntropy& op) {
       fail("cross_entropy: target {} is {}, expected [0, {}) or {}", t, targets[t], vocab, kIgnoreIndex);
 }
 
-// NaN are passed over here; the exponentials carry them on.
-template <typename T>
-T max_of(const T* x, std::int64_t count) {
-  T largest = -std::numeric_limits<T>::infinity();
-#pragma omp simd reduction(max : largest)
-  for (std::int64_t j = 0; j < count; ++j) largest = x[j] > largest ? x[j] : largest;
-  return largest;
-}
-
 // The sum of exp(x - shift); the terms are stored in `terms` unless that is null. `terms` may be x.
 template <typename T>
 double sum_of_exponentials(const T* x, T shift, std::int64_t count, T* terms) {
   double total = 0;
+  T buffer[kBlock];
   for (std::int64_t begin = 0; begin < count; begin += kBlock) {
-    const std::int64_t end = std::min(count, begin + kBlock);
-    T sum = 0;
-    if (terms == nullptr) {
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t j = begin; j < end; ++j) sum += fast_exp(x[j] - shift);
-    } else {
-#pragma omp simd reduction(+ : sum)
-      for (std::int64_t j = begin; j < end; ++j) {
-        const T term = fast_exp(x[j] - shift);
-        terms[j] = term;
-        sum += term;
-      }
-    }
-    total += static_cast<double>(sum);
+    const std::int64_t size = std::min(kBlock, count - begin);
+    const T* from = x + begin;
+    T* to = terms != nullptr ? terms + begin : buffer;
+#pragma omp simd
+    for (std::int64_t j = 0; j < size; ++j) to[j] = fast_exp(from[j] - shift);
+    total += static_cast<double>(sum_over<T>(size, [to](auto at) { return at(to); }));
   }
   return total;
 }

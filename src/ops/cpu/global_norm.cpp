@@ -2,6 +2,7 @@
 
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/parallel.h"
+#include "ops/cpu/reduce.h"
 
 namespace lathe::ops::cpu {
 namespace {
@@ -16,10 +17,9 @@ void run(const Context& context, const SumOfSquares& op) {
   const ArenaScope scope(*context.scratch);
   double* partials = context.scratch->take(DType::f64, {chunks}).as<double>();
   for_chunks(count, kElementsPerChunk, [&](std::int64_t begin, std::int64_t end) {
-    double squares = 0;
-#pragma omp simd reduction(+ : squares)
-    for (std::int64_t i = begin; i < end; ++i) squares += static_cast<double>(x[i]) * static_cast<double>(x[i]);
-    partials[begin / kElementsPerChunk] = squares;
+    const T* from = x + begin;
+    partials[begin / kElementsPerChunk] =
+        sum_over<double>(end - begin, [from](auto at) { return at(from) * at(from); });
   });
   double total = 0;
   for (std::int64_t i = 0; i < chunks; ++i) total += partials[i];

@@ -4,6 +4,7 @@
 
 #include "ops/cpu/cpu_ops.h"
 #include "ops/cpu/parallel.h"
+#include "ops/cpu/reduce.h"
 #include "ops/cpu/rows.h"
 
 namespace lathe::ops::cpu {
@@ -12,24 +13,9 @@ namespace {
 constexpr std::int64_t kRowsPerChunk = 64;
 
 template <typename T>
-T sum_of_squares_of_row(const T* x, std::int64_t width) {
-  T squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (std::int64_t j = 0; j < width; ++j) squares += x[j] * x[j];
-  return squares;
-}
-
-// sum = x + residual, and the sum of its squares.
-template <typename T>
-T add_residual(const T* x, const T* residual, std::int64_t width, T* sum) {
-  T squares = 0;
-#pragma omp simd reduction(+ : squares)
-  for (std::int64_t j = 0; j < width; ++j) {
-    const T value = x[j] + residual[j];
-    sum[j] = value;
-    squares += value * value;
-  }
-  return squares;
+void add(const T* x, const T* y, std::int64_t width, T* sum) {
+#pragma omp simd
+  for (std::int64_t j = 0; j < width; ++j) sum[j] = x[j] + y[j];
 }
 
 template <typename T>
@@ -43,19 +29,22 @@ void forward(const RmsNormForward& op) {
   T* rstds = op.rstd ? op.rstd.as<T>() : nullptr;
   for_chunks(op.x.shape[0], kRowsPerChunk, [&](std::int64_t begin, std::int64_t end) {
     for (std::int64_t t = begin; t < end; ++t) {
-      const T squares = residual ? add_residual(x[t], residual[t], width, sum[t]) : sum_of_squares_of_row(x[t], width);
+      const T* row = x[t];
+      if (residual) {
+        add(row, residual[t], width, sum[t]);
+        row = sum[t];
+      }
+      const T squares = sum_over<T>(width, [row](auto at) { return at(row) * at(row); });
       const T rstd = T{1} / std::sqrt(squares / static_cast<T>(width) + static_cast<T>(op.eps));
       if (rstds != nullptr) rstds[t] = rstd;
-      const T* normed = residual ? sum[t] : x[t];
       T* to = out[t];
 #pragma omp simd
-      for (std::int64_t j = 0; j < width; ++j) to[j] = normed[j] * rstd * weight[j];
+      for (std::int64_t j = 0; j < width; ++j) to[j] = row[j] * rstd * weight[j];
     }
   });
 }
 
-// With n = x * rstd and g = dout * weight: dx = rstd * (g - n * mean(g * n)) + dsum, dweight = sum over rows of dout *
-// n.
+// With n = x * rstd and g = dout * weight: dx = rstd * (g - n * mean(g * n)) + dsum; dweight gets dout * n.
 template <typename T>
 void backward_row(const RmsNormBackward& op, std::int64_t t, T* dweight) {
   const std::int64_t width = op.x.shape[1];
@@ -63,14 +52,10 @@ void backward_row(const RmsNormBackward& op, std::int64_t t, T* dweight) {
   const T* dout = Rows<const T>(op.dout)[t];
   const T* weight = op.weight.as<T>();
   const T rstd = op.rstd.as<T>()[t];
-  T product = 0;
-#pragma omp simd reduction(+ : product)
-  for (std::int64_t j = 0; j < width; ++j) {
-    const T scaled = dout[j] * x[j] * rstd;
-    dweight[j] += scaled;
-    product += scaled * weight[j];
-  }
-  const T factor = product / static_cast<T>(width) * rstd;
+  const T product = sum_over<T>(width, [=](auto at) { return at(dout) * at(x) * at(weight); });
+  const T factor = product * rstd * rstd / static_cast<T>(width);
+#pragma omp simd
+  for (std::int64_t j = 0; j < width; ++j) dweight[j] += dout[j] * x[j] * rstd;
   T* dx = Rows<T>(op.dx)[t];
   if (op.dsum) {
     const T* dsum = Rows<const T>(op.dsum)[t];
@@ -95,11 +80,7 @@ void backward(const Context& context, const RmsNormBackward& op) {
     for (std::int64_t t = begin; t < end; ++t) backward_row(op, t, partial);
   });
   T* dweight = op.dweight.as<T>();
-  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) {
-    const T* partial = partials[chunk];
-#pragma omp simd
-    for (std::int64_t j = 0; j < width; ++j) dweight[j] += partial[j];
-  }
+  for (std::int64_t chunk = 0; chunk < chunks; ++chunk) add<T>(dweight, partials[chunk], width, dweight);
 }
 
 }  // namespace
