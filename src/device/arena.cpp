@@ -6,7 +6,7 @@ namespace lathe {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kMinBlock = std::size_t{8} << 20;  // few blocks for small models, little waste for large ones
+constexpr std::size_t kMinBlock = std::size_t{64} << 20;  // what does not fit into the rest of a block is wasted: little
 
 }  // namespace
 
