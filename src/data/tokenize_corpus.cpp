@@ -92,7 +92,7 @@ class Tokenization {
     }
     // A state is saved only after this check.
     if (!state) check_documents(reader_, tokenizer_, job_.batch_bytes);
-    if (prefix_.has_parent_path()) fs::create_directories(prefix_.parent_path());
+    make_folder();
     TokenFileWriter writer(prefix_, result.type);
     if (!state || state->renaming || !writer.start_at(state->written)) state = TokenizeState{};
     result.resumed_documents = state->written.documents;
@@ -102,6 +102,13 @@ class Tokenization {
   }
 
  private:
+  void make_folder() const {
+    if (!prefix_.has_parent_path()) return;
+    std::error_code error;
+    fs::create_directories(prefix_.parent_path(), error);
+    check(!error, "{}: cannot be made: {}", prefix_.parent_path().string(), error.message());
+  }
+
   // Makes the renames that a killed call left, if its files are there.
   bool renames_hold(const TokenizeState& state, TokenType type) const {
     TokenFileWriter::finish_renames(prefix_);

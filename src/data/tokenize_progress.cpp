@@ -16,7 +16,9 @@ fs::path source_path(const fs::path& prefix) { return fs::path(prefix) += ".sour
 void replace_file(const fs::path& path, const std::string& content) {
   const fs::path beside = fs::path(path) += ".tmp";
   write_file_durably(beside, content);
-  fs::rename(beside, path);
+  std::error_code error;
+  fs::rename(beside, path, error);
+  check(!error, "{}: cannot be renamed to {}: {}", beside.string(), path.string(), error.message());
   sync_directory(path.has_parent_path() ? path.parent_path() : fs::path("."));
 }
 
