@@ -22,7 +22,9 @@ bool verify_folder(const fs::path& folder) {
 }  // namespace
 
 int run_verify(const VerifyOptions& options) {
-  require(fs::is_directory(options.folder), "{}: expected a checkpoint's or a run's folder", options.folder.string());
+  std::error_code ignored;
+  require(fs::is_directory(options.folder, ignored), "{}: expected a checkpoint's or a run's folder",
+          options.folder.string());
   const std::vector<CheckpointFolder> checkpoints = list_checkpoints(options.folder);
   bool good = true;
   for (const CheckpointFolder& checkpoint : checkpoints) good = verify_folder(checkpoint.path) && good;

@@ -6,6 +6,8 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 
@@ -40,7 +42,7 @@ std::size_t regular_file_size(int fd, const fs::path& path) {
 }  // namespace
 
 MappedFile::MappedFile(const fs::path& path) : path_(path) {
-  const Descriptor file(path, O_RDONLY);
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK);  // a pipe is refused, not waited for
   size_ = regular_file_size(file.get(), path);
   if (size_ == 0) return;
   void* address = ::mmap(nullptr, size_, PROT_READ, MAP_PRIVATE, file.get(), 0);
@@ -63,7 +65,7 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
 }
 
 std::string read_text_file(const fs::path& path, std::size_t max_bytes) {
-  const Descriptor file(path, O_RDONLY);
+  const Descriptor file(path, O_RDONLY | O_NONBLOCK);
   const std::size_t size = regular_file_size(file.get(), path);
   require(size <= max_bytes, "{}: {} bytes, at most {} are read", path.string(), size, max_bytes);
   std::string text(size, '\0');
@@ -96,11 +98,20 @@ void sync_directory(const fs::path& path) {
 }
 
 void require_writable_directory(const fs::path& path) {
+  std::error_code ignored;
   fs::path nearest = fs::absolute(path).lexically_normal();
-  while (!fs::exists(fs::symlink_status(nearest))) nearest = nearest.parent_path();
-  require(fs::is_directory(nearest), "{}: cannot be made: {} is not a folder", path.string(), nearest.string());
-  require(::access(nearest.c_str(), W_OK | X_OK) == 0, "{}: cannot be written: {}: {}", path.string(), nearest.string(),
+  while (!fs::exists(fs::symlink_status(nearest, ignored))) {
+    const std::size_t length = nearest.filename().string().size();
+    require(length <= NAME_MAX, "{}: cannot be made: a name of {} bytes, at most {}", path.string(), length, NAME_MAX);
+    nearest = nearest.parent_path();
+  }
+  require(fs::is_directory(nearest, ignored), "{}: cannot be made: {} is not a folder", path.string(),
+          nearest.string());
+  // Permissions alone do not tell: file systems may be read-only or virtual, and root passes every check.
+  std::string probe = (nearest / ".lathe-XXXXXX").string();
+  require(::mkdtemp(probe.data()) != nullptr, "{}: cannot be written: {}: {}", path.string(), nearest.string(),
           std::strerror(errno));
+  ::rmdir(probe.c_str());
 }
 
 }  // namespace lathe

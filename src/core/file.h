@@ -37,7 +37,7 @@ void write_file_durably(const std::filesystem::path& path, std::string_view cont
 void sync_directory(const std::filesystem::path& path);
 
 // Throws InputError unless files can be made in `path`; a folder that is missing is judged by its nearest parent.
-// Makes nothing.
+// Leaves nothing there.
 void require_writable_directory(const std::filesystem::path& path);
 
 }  // namespace lathe

@@ -70,7 +70,8 @@ RunInputs open_run_inputs(const RunConfig& config) {
 
   const fs::path& directory = config.checkpoint.directory;
   require_writable_directory(directory);
-  if (fs::exists(directory)) inputs.lock = std::make_unique<RunLock>(directory);
+  // Without a lock file nobody holds it, and none is left behind if the run is refused.
+  if (fs::exists(directory / ".lock")) inputs.lock = std::make_unique<RunLock>(directory);
   if (config.resume) open_resumed(config, inputs);
   require(config.resume || list_checkpoints(directory).empty(),
           "checkpoint.directory {} holds checkpoints: go on with --resume, or name another folder", directory.string());

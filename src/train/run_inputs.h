@@ -24,7 +24,7 @@ struct RunInputs {
   std::optional<RunState> resumed;            // where the run goes on
   std::filesystem::path checkpoint;           // of that state
   std::vector<SettingChange> changed;         // since that state was saved
-  std::unique_ptr<RunLock> lock;              // taken if the run's folder exists already
+  std::unique_ptr<RunLock> lock;              // taken if the run's folder holds a lock file
 };
 
 // Throws InputError for anything that the run could trip over later.

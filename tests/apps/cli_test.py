@@ -6,6 +6,7 @@ A case is a row: what is wrong, the change to a good workspace, the command, and
 """
 
 import json
+import os
 import pathlib
 import shutil
 import struct
@@ -19,6 +20,7 @@ import workspace as ws
 LATHE = ""
 PEAK_LIMIT_KIB = 200 * 1024
 HUGE = 2**63 - 1
+LONG = "x" * 300
 
 TRAIN = ["train", "--config", "run.toml"]
 EVAL = ["eval", "--checkpoint", "model", "--data", "valid"]
@@ -229,6 +231,15 @@ CASES = [
     ("a file as run folder", settings("checkpoint", directory="config.json"), TRAIN, ["config.json"]),
     ("a run folder below a file", settings("checkpoint", directory="config.json/run"), TRAIN, ["config.json"]),
     ("tokenizer that is not there", settings("data", tokenizer="none"), TRAIN, ["none"]),
+    ("a run folder that cannot be made", settings("checkpoint", directory="/proc/none"), TRAIN, ["/proc/none"]),
+    ("a run folder with a long name", settings("checkpoint", directory=LONG), TRAIN, ["255"]),
+    ("a long name inside a new folder", nothing, ["import", "--from", "model", "--out", f"new/{LONG}"], ["255"]),
+    ("a long name to read", nothing, ["verify", LONG], [LONG]),
+    ("a long name to tokenize", nothing, ["tokenize", "--tokenizer", "bytes", "--out", "x", LONG], [LONG]),
+    ("a link to itself", lambda folder: (folder / "loop").symlink_to("loop"),
+     [*TRAIN, "--set", "checkpoint.directory=loop"], ["loop"]),
+    ("a pipe as run.toml", lambda folder: ((folder / "run.toml").unlink(), os.mkfifo(folder / "run.toml")), TRAIN,
+     ["run.toml"]),
     # config.json
     ("missing config.json", removed("config.json"), TRAIN, ["config.json"]),
     ("malformed config.json", file("config.json", "{"), TRAIN, ["config.json"]),
@@ -306,6 +317,9 @@ CASES = [
     ("training from damaged weights", lambda folder: (settings("model", config="model")(folder),
                                                       cut("model/model.safetensors", -4)(folder)), TRAIN,
      ["model.safetensors"]),
+    ("damaged weights for a run folder that is there",
+     lambda folder: (settings("model", config="model")(folder), cut("model/model.safetensors", -4)(folder),
+                     (folder / "run").mkdir()), TRAIN, ["model.safetensors"]),
     ("index that is no JSON", lambda folder: (removed("model/model.safetensors")(folder),
                                               file("model/model.safetensors.index.json", "{")(folder)), EVAL,
      ["model.safetensors.index.json"]),
