@@ -25,6 +25,7 @@ int run_generate(const GenerateOptions& options) {
   const LoadedModel model = load_model(opened, {.device = options.device, .max_positions = positions});
 
   std::vector<std::int32_t> stop = {tokenizer->end_of_document()};
+  for (const std::int64_t id : opened.config.eos_token_ids) stop.push_back(static_cast<std::int32_t>(id));
   const auto print = [](std::string_view text) {
     std::fwrite(text.data(), 1, text.size(), stdout);
     std::fflush(stdout);

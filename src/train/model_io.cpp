@@ -49,6 +49,19 @@ DType main_dtype(const TensorFolder& folder) {
   return best;
 }
 
+// The model as a config.json alone can describe it; throws if a checkpoint's state.json says more than that.
+ModelConfig portable_config(const fs::path& folder) {
+  ModelConfigOptions options{.norm_topk_prob = "ignore", .softmax_scale = 0};  // the field is copied as it is
+  const double override_scale = has_run_state(folder) ? read_run_state(folder).softmax_scale : 0;
+  const ModelConfig config =
+      read_model_config(folder, {.norm_topk_prob = options.norm_topk_prob, .softmax_scale = override_scale});
+  const ModelConfig again = parse_model_config(model_config_json(config), folder.string(), options);
+  require(std::abs(again.softmax_scale - config.softmax_scale) <= 1e-12 * std::abs(config.softmax_scale),
+          "{}: was trained with model.softmax_scale = {}, which config.json cannot say", folder.string(),
+          config.softmax_scale);
+  return again;
+}
+
 }  // namespace
 
 ModelConfig read_folder_config(const fs::path& folder) {
@@ -106,12 +119,7 @@ std::string tokenizer_of(const fs::path& folder) {
 }
 
 void copy_model_folder(const fs::path& from, const fs::path& out, bool manifest) {
-  ModelConfig config = read_folder_config(from);
-  const double softmax_scale = config.softmax_scale;
-  config =
-      parse_model_config(model_config_json(config), "config.json", {.norm_topk_prob = "ignore", .softmax_scale = 0});
-  require(std::abs(config.softmax_scale - softmax_scale) <= 1e-12 * softmax_scale,
-          "{}: was trained with model.softmax_scale = {}, which config.json cannot say", from.string(), softmax_scale);
+  const ModelConfig config = portable_config(from);
   const ParameterLayout layout(config);
   const TensorFolder folder(from);
   require_model_tensors(folder, config, layout);

@@ -1,7 +1,6 @@
 #include "train/run_inputs.h"
 
 #include "core/file.h"
-#include "core/log.h"
 #include "data/tokenizer.h"
 #include "train/model_io.h"
 
@@ -43,8 +42,8 @@ void require_same_model(const fs::path& checkpoint, const RunInputs& inputs) {
 }
 
 void open_resumed(const RunConfig& config, RunInputs& inputs) {
-  const auto found = newest_good_checkpoint(config.checkpoint.directory, [](const auto& name, const auto& reason) {
-    log_warning("{} is skipped: {}", name, reason);
+  const auto found = newest_good_checkpoint(config.checkpoint.directory, [&](const auto& name, const auto& reason) {
+    inputs.warnings.push_back(fmt::format("{} is skipped: {}", name, reason));
   });
   if (!found) return;
   inputs.checkpoint = found->path;

@@ -3,6 +3,8 @@
 
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "checkpoint/checkpoint.h"
 #include "checkpoint/tensor_folder.h"
@@ -23,6 +25,7 @@ struct RunInputs {
   std::unique_ptr<TensorFolder> weights;      // null: random
   std::optional<RunState> resumed;            // where the run goes on
   std::filesystem::path checkpoint;           // of that state
+  std::vector<std::string> warnings;          // checkpoints passed over; to be printed once everything is checked
   std::vector<SettingChange> changed;         // since that state was saved
   std::unique_ptr<RunLock> lock;              // taken if the run's folder holds a lock file
 };

@@ -139,6 +139,7 @@ void Trainer::run() {
   remove_temporary_folders(directory);
   catch_stop_signals();
 
+  for (const std::string& warning : inputs_.warnings) log_warning("{}", warning);
   log_start();
   for (const SettingChange& change : inputs_.changed)
     log_info("{} is now {}, it was {}", change.key, change.current, change.saved);
