@@ -2,6 +2,7 @@
 // and key that do not see each other are left out of every sum, so NaN goes only where it must.
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -119,6 +120,7 @@ class AttentionReference {
     return static_cast<std::size_t>((batch * shape_.h + head) * shape_.s_q + token - batch * shape_.s_q);
   }
 
+  // Used while it is made only.
   const cases::MlaAttentionCase& shape_;
   double scale_;
   const AttentionValues& in_;

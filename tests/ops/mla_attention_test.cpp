@@ -6,8 +6,7 @@
 #include <limits>
 
 #include "cases/mla_attention_cases.h"
-#include "ops/mla_attention_reference.h"
-#include "ops/op_testing.h"
+#include "ops/mla_attention_testing.h"
 
 namespace lathe {
 namespace {
@@ -15,146 +14,15 @@ namespace {
 using cases::MlaAttentionCase;
 using testing::AttentionReference;
 using testing::AttentionResults;
+using testing::AttentionTensors;
 using testing::AttentionValues;
 using testing::CpuContext;
+using testing::expect_as_reference;
+using testing::expect_close;
 using testing::TestTensor;
 
 constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
 constexpr double kInf = std::numeric_limits<double>::infinity();
-
-// Inputs and gradients as the model has them: parts of fused tensors, with gaps between their rows.
-struct Tensors {
-  Tensors(const MlaAttentionCase& c, DType dtype)
-      : shape(c),
-        q(tokens(dtype, c.s_q, c.h, c.dn + c.dr, 1)),
-        kv(tokens(dtype, c.s_k, c.h, c.dn + c.dv, 3)),
-        k_pe(tokens(dtype, c.s_k, 1, c.dr, 5)),
-        out(tokens(dtype, c.s_q, c.h, c.dv, 2)),
-        dout(tokens(dtype, c.s_q, c.h, c.dv, 0)),
-        dq(tokens(dtype, c.s_q, c.h, c.dn + c.dr, 3)),
-        dkv(tokens(dtype, c.s_k, c.h, c.dn + c.dv, 1)),
-        dk_pe(tokens(dtype, c.s_k, 1, c.dr, 7)),
-        lse(stats(dtype)),
-        dlse(stats(dtype)),
-        cu_q(offsets(c.q_lengths)),
-        cu_k(offsets(c.k_lengths)),
-        scale(1 / std::sqrt(static_cast<double>(c.dn + c.dr))) {
-    q.fill_normal(1);
-    kv.fill_normal(2);
-    k_pe.fill_normal(3);
-    dout.fill_normal(4);
-    dlse.fill_normal(5);
-  }
-
-  ops::MlaAttentionForward forward() const {
-    ops::MlaAttentionForward op;
-    op.q_nope = first(q, shape.dn);
-    op.q_pe = last(q, shape.dr);
-    op.k_nope = first(kv, shape.dn);
-    op.k_pe = k_pe;
-    op.v = last(kv, shape.dv);
-    op.out = out;
-    op.lse = lse;
-    if (shape.packed()) {
-      op.cu_seqlens_q = cu_q;
-      op.cu_seqlens_k = cu_k;
-    }
-    op.softmax_scale = scale;
-    op.causal = shape.causal;
-    return op;
-  }
-  ops::MlaAttentionBackward backward() const {
-    const ops::MlaAttentionForward f = forward();
-    ops::MlaAttentionBackward op;
-    op.q_nope = f.q_nope;
-    op.q_pe = f.q_pe;
-    op.k_nope = f.k_nope;
-    op.k_pe = f.k_pe;
-    op.v = f.v;
-    op.out = out;
-    op.lse = lse;
-    op.dout = dout;
-    op.dlse = dlse;
-    op.dq_nope = first(dq, shape.dn);
-    op.dq_pe = last(dq, shape.dr);
-    op.dk_nope = first(dkv, shape.dn);
-    op.dk_pe = dk_pe;
-    op.dv = last(dkv, shape.dv);
-    op.cu_seqlens_q = f.cu_seqlens_q;
-    op.cu_seqlens_k = f.cu_seqlens_k;
-    op.softmax_scale = scale;
-    op.causal = shape.causal;
-    return op;
-  }
-  void run(const ops::Context& context) const {
-    ops::mla_attention_forward(context, forward());
-    ops::mla_attention_backward(context, backward());
-  }
-
-  AttentionValues values() const {
-    const ops::MlaAttentionBackward op = backward();
-    return {testing::values_of(op.q_nope),
-            testing::values_of(op.q_pe),
-            testing::values_of(op.k_nope),
-            testing::values_of(op.k_pe),
-            testing::values_of(op.v),
-            dout.values(),
-            dlse.values()};
-  }
-  AttentionResults results() const {
-    const ops::MlaAttentionBackward op = backward();
-    return {out.values(),
-            lse.values(),
-            testing::values_of(op.dq_nope),
-            testing::values_of(op.dq_pe),
-            testing::values_of(op.dk_nope),
-            testing::values_of(op.dk_pe),
-            testing::values_of(op.dv)};
-  }
-  bool gaps_are_intact() const {
-    return out.padding_is_intact() && dq.padding_is_intact() && dkv.padding_is_intact() && dk_pe.padding_is_intact();
-  }
-
-  static TensorView first(const TensorView& view, std::int64_t d) { return view.slice(view.rank - 1, 0, d); }
-  static TensorView last(const TensorView& view, std::int64_t d) {
-    return view.slice(view.rank - 1, view.shape[static_cast<std::size_t>(view.rank - 1)] - d, d);
-  }
-  TestTensor tokens(DType dtype, std::int64_t s, std::int64_t heads, std::int64_t d, std::int64_t gap) const {
-    return shape.packed() ? TestTensor(dtype, {s, heads, d}, gap) : TestTensor(dtype, {shape.b, s, heads, d}, gap);
-  }
-  TestTensor stats(DType dtype) const {
-    const DType kept = dtype == DType::f64 ? DType::f64 : DType::f32;
-    return shape.packed() ? TestTensor(kept, {shape.h, shape.s_q}) : TestTensor(kept, {shape.b, shape.h, shape.s_q});
-  }
-  static TestTensor offsets(const std::vector<std::int32_t>& lengths) {
-    std::vector<double> values{0};
-    for (const std::int32_t length : lengths) values.push_back(values.back() + length);
-    TestTensor tensor(DType::i32, {static_cast<std::int64_t>(values.size())});
-    tensor.set(values);
-    return tensor;
-  }
-
-  MlaAttentionCase shape;
-  TestTensor q, kv, k_pe, out, dout, dq, dkv, dk_pe, lse, dlse, cu_q, cu_k;
-  double scale;
-};
-
-void expect_close(const AttentionResults& actual, const AttentionResults& expected, double relative, double absolute) {
-  EXPECT_TRUE(testing::is_close(actual.out, expected.out, relative, absolute)) << "out";
-  EXPECT_TRUE(testing::is_close(actual.lse, expected.lse, relative, absolute)) << "lse";
-  EXPECT_TRUE(testing::is_close(actual.dq_nope, expected.dq_nope, relative, absolute)) << "dq_nope";
-  EXPECT_TRUE(testing::is_close(actual.dq_pe, expected.dq_pe, relative, absolute)) << "dq_pe";
-  EXPECT_TRUE(testing::is_close(actual.dk_nope, expected.dk_nope, relative, absolute)) << "dk_nope";
-  EXPECT_TRUE(testing::is_close(actual.dk_pe, expected.dk_pe, relative, absolute)) << "dk_pe";
-  EXPECT_TRUE(testing::is_close(actual.dv, expected.dv, relative, absolute)) << "dv";
-}
-
-void expect_as_reference(const Tensors& tensors, double relative, double absolute) {
-  const AttentionValues values = tensors.values();
-  const AttentionReference reference(tensors.shape, tensors.scale, values);
-  expect_close(tensors.results(), reference.results(), relative, absolute);
-  EXPECT_TRUE(tensors.gaps_are_intact());
-}
 
 class MlaAttentionTest : public ::testing::TestWithParam<MlaAttentionCase> {
  protected:
@@ -165,27 +33,27 @@ INSTANTIATE_TEST_SUITE_P(Cases, MlaAttentionTest, ::testing::ValuesIn(cases::mla
                          [](const auto& test) { return test.param.name; });
 
 TEST_P(MlaAttentionTest, AsTheReferenceInFp64) {
-  const Tensors tensors(GetParam(), DType::f64);
+  const AttentionTensors tensors(GetParam(), DType::f64);
   tensors.run(*context_);
   expect_as_reference(tensors, 1e-13, 1e-13);
 }
 
 TEST_P(MlaAttentionTest, AsTheReferenceInFp32) {
-  const Tensors tensors(GetParam(), DType::f32);
+  const AttentionTensors tensors(GetParam(), DType::f32);
   tensors.run(*context_);
   expect_as_reference(tensors, 2e-6, 2e-6);
 }
 
 // Results are rounded to 8 bits, and `out` was before it came back to the backward.
 TEST_P(MlaAttentionTest, AsTheReferenceInBf16) {
-  const Tensors tensors(GetParam(), DType::bf16);
+  const AttentionTensors tensors(GetParam(), DType::bf16);
   tensors.run(*context_);
   expect_as_reference(tensors, 0x1p-8, 0.04);
 }
 
 TEST_P(MlaAttentionTest, SameBitsOnAnyThreads) {
   testing::expect_same_bits_on_any_threads([&] {
-    const Tensors t(GetParam(), DType::f32);
+    const AttentionTensors t(GetParam(), DType::f32);
     t.run(*context_);
     return std::vector<TestTensor>{t.out, t.lse, t.dq, t.dkv, t.dk_pe};
   });
@@ -194,7 +62,7 @@ TEST_P(MlaAttentionTest, SameBitsOnAnyThreads) {
 TEST(MlaAttention, GradientsAreFiniteDifferences) {
   CpuContext context;
   for (const bool causal : {true, false}) {
-    const Tensors t({"", 1, 5, 4, 2, 3, 2, 3, causal}, DType::f64);
+    const AttentionTensors t({"", 1, 5, 4, 2, 3, 2, 3, causal}, DType::f64);
     t.run(*context);
     const auto loss = [&] {
       ops::mla_attention_forward(*context, t.forward());
@@ -218,8 +86,8 @@ TEST(MlaAttention, GradientsAreFiniteDifferences) {
 
 TEST(MlaAttention, WithoutDlseItCountsAsZero) {
   CpuContext context;
-  Tensors with({"", 1, 70, 70, 2, 8, 4, 8}, DType::f32);
-  const Tensors without = with;
+  AttentionTensors with({"", 1, 70, 70, 2, 8, 4, 8}, DType::f32);
+  const AttentionTensors without = with;
   with.dlse.fill(0);
   with.run(*context);
   ops::mla_attention_forward(*context, without.forward());
@@ -234,7 +102,7 @@ TEST(MlaAttention, WithoutDlseItCountsAsZero) {
 TEST(MlaAttention, AnyFiniteScale) {
   CpuContext context;
   for (const double scale : {0.0, -0.3, 40.0}) {
-    Tensors t({"", 1, 70, 70, 2, 8, 4, 8}, DType::f64);
+    AttentionTensors t({"", 1, 70, 70, 2, 8, 4, 8}, DType::f64);
     t.scale = scale;
     t.run(*context);
     expect_as_reference(t, 1e-11, 1e-11);
@@ -244,7 +112,7 @@ TEST(MlaAttention, AnyFiniteScale) {
 // Query i of head 0 is (x, 0), every key (y, 0): all scores of a row are equal.
 void expect_mean_of_values(double x, double y) {
   CpuContext context;
-  Tensors t({"", 1, 66, 66, 1, 2, 1, 3}, DType::f32);
+  AttentionTensors t({"", 1, 66, 66, 1, 2, 1, 3}, DType::f32);
   t.q.fill(0);
   t.kv.fill_normal(7);
   t.k_pe.fill(0);
@@ -276,7 +144,7 @@ TEST(MlaAttention, ScoresOfAnySize) {
 TEST(MlaAttention, OneKeyTakesAll) {
   CpuContext context;
   for (const std::int64_t winner : {0, 63, 64, 129}) {
-    Tensors t({"", 1, 3, 130, 1, 1, 1, 4, false}, DType::f32);
+    AttentionTensors t({"", 1, 3, 130, 1, 1, 1, 4, false}, DType::f32);
     t.q.fill(1);
     t.k_pe.fill(0);
     t.scale = 1;
@@ -291,9 +159,35 @@ TEST(MlaAttention, OneKeyTakesAll) {
   }
 }
 
+// Scores of -inf count as keys not seen: the first `hidden` of 130.
+TEST(MlaAttention, ScoresOfMinusInfinity) {
+  CpuContext context;
+  for (const std::int64_t hidden : {64, 70, 130}) {
+    AttentionTensors t({"", 1, 3, 130, 1, 1, 1, 4, false}, DType::f32);
+    t.q.fill(1);
+    t.k_pe.fill(0);
+    const ops::MlaAttentionForward op = t.forward();
+    for (std::int64_t j = 0; j < hidden; ++j)
+      op.k_nope.as<float>()[j * op.k_nope.strides[1]] = -std::numeric_limits<float>::infinity();
+    t.run(*context);
+    const AttentionResults results = t.results();
+    const ops::MlaAttentionBackward backward = t.backward();
+    for (const double x : testing::values_of(backward.dv.slice(1, 0, hidden))) EXPECT_EQ(x, 0);
+    if (hidden == 130) {
+      EXPECT_EQ(results.out, std::vector<double>(12, 0.0));
+      EXPECT_EQ(results.lse, std::vector<double>(3, -kInf));
+      continue;
+    }
+    const AttentionReference reference(t.shape, t.scale, t.values());
+    EXPECT_TRUE(testing::is_close(results.out, reference.results().out, 1e-6, 1e-6));
+    EXPECT_TRUE(testing::is_close(results.lse, reference.results().lse, 1e-6, 1e-6));
+    EXPECT_TRUE(testing::is_close(results.dv, reference.results().dv, 1e-6, 1e-6));
+  }
+}
+
 TEST(MlaAttention, RowsThatSeeNoKeyAreZero) {
   CpuContext context;
-  const Tensors t({"", 1, 100, 30, 2, 8, 4, 8}, DType::f32);
+  const AttentionTensors t({"", 1, 100, 30, 2, 8, 4, 8}, DType::f32);
   t.run(*context);
   for (const double x : testing::values_of(t.forward().out.slice(1, 0, 70))) EXPECT_EQ(x, 0);
   for (const double x : testing::values_of(t.lse.view().slice(2, 0, 70))) EXPECT_EQ(x, -kInf);
@@ -306,7 +200,7 @@ class MlaAttentionNonFiniteTest : public MlaAttentionTest {
  protected:
   void check(double bad, TensorView (*pick)(const ops::MlaAttentionBackward&), std::int64_t token) {
     for (const DType dtype : {DType::f64, DType::f32}) {
-      const Tensors t(GetParam(), dtype);
+      const AttentionTensors t(GetParam(), dtype);
       const TensorView tensor = pick(t.backward()).slice(GetParam().packed() ? 0 : 1, token, 1);
       testing::store(tensor, 0, bad);
       t.run(*context_);
@@ -348,7 +242,7 @@ TEST(MlaAttention, HeadsMayShareKeysAndValues) {
   CpuContext context;
   for (const MlaAttentionCase& shape :
        {MlaAttentionCase{"Decode", 2, 1, 150, 5, 24, 8, 24}, MlaAttentionCase{"Chunk", 1, 70, 150, 5, 24, 8, 24}}) {
-    const Tensors t(shape, DType::f32);
+    const AttentionTensors t(shape, DType::f32);
     ops::MlaAttentionForward op = t.forward();
     op.k_nope.strides[2] = 0;
     op.v = op.k_nope;
@@ -365,7 +259,7 @@ TEST(MlaAttention, HeadsMayShareKeysAndValues) {
 // The backward reads through strides of 0 as well; its gradients have memory of their own.
 TEST(MlaAttention, BackwardReadsSharedInputs) {
   CpuContext context;
-  const Tensors t({"", 2, 70, 70, 3, 8, 4, 8}, DType::f64);
+  const AttentionTensors t({"", 2, 70, 70, 3, 8, 4, 8}, DType::f64);
   ops::MlaAttentionForward forward = t.forward();
   ops::MlaAttentionBackward backward = t.backward();
   forward.k_nope.strides[2] = backward.k_nope.strides[2] = 0;
@@ -383,14 +277,14 @@ TEST(MlaAttention, BackwardReadsSharedInputs) {
 // A score matrix of 4096 x 4096 would take 64 MiB for each head.
 TEST(MlaAttention, MemoryDoesNotGrowWithTheSquare) {
   CpuContext context;
-  const Tensors t({"", 1, 4096, 4096, 1, 4, 2, 4}, DType::f32);
+  const AttentionTensors t({"", 1, 4096, 4096, 1, 4, 2, 4}, DType::f32);
   t.run(*context);
   EXPECT_LE(context->scratch->high_water_bytes(), std::size_t{16} << 20);
   EXPECT_TRUE(std::isfinite(t.results().dk_pe.back()));
 }
 
 template <typename Change>
-std::string forward_message(const Tensors& tensors, Change&& change) {
+std::string forward_message(const AttentionTensors& tensors, Change&& change) {
   CpuContext context;
   ops::MlaAttentionForward op = tensors.forward();
   change(op);
@@ -404,7 +298,7 @@ std::string forward_message(const Tensors& tensors, Change&& change) {
 
 TEST(MlaAttention, RefusesWhatDoesNotFit) {
   using Op = ops::MlaAttentionForward;
-  const Tensors t({"", 2, 4, 6, 3, 8, 4, 10}, DType::f32);
+  const AttentionTensors t({"", 2, 4, 6, 3, 8, 4, 10}, DType::f32);
   const auto has = [&](auto&& change, const std::string& text) {
     const std::string message = forward_message(t, change);
     EXPECT_NE(message.find(text), std::string::npos) << "'" << message << "' without '" << text << "'";
@@ -425,7 +319,7 @@ TEST(MlaAttention, RefusesWhatDoesNotFit) {
 
 TEST(MlaAttention, RefusesBadSequences) {
   using Op = ops::MlaAttentionForward;
-  Tensors t(cases::packed_case("", {2, 3, 1}, {2, 3, 1}, 2, 8, 4, 8), DType::f32);
+  AttentionTensors t(cases::packed_case("", {2, 3, 1}, {2, 3, 1}, 2, 8, 4, 8), DType::f32);
   EXPECT_EQ(forward_message(t, [](Op&) {}), "");
   EXPECT_NE(forward_message(t, [](Op& op) { op.cu_seqlens_k = {}; }).find("without cu_seqlens_k"), std::string::npos);
   EXPECT_NE(forward_message(t, [](Op& op) { op.cu_seqlens_q = op.cu_seqlens_q.slice(0, 0, 3); }).find("ends with 5"),

@@ -101,7 +101,7 @@ void probability_row(T* p, T* ds, int count, T lse, T delta, T scale) {
   for (int j = 0; j < width; j += kLanes<T>) {
 #pragma omp simd
     for (int lane = 0; lane < kLanes<T>; ++lane) {
-      const T probability = fast_exp(p[j + lane] - lse);
+      const T probability = fast_exp_flushed(p[j + lane] - lse);
       p[j + lane] = probability;
       ds[j + lane] = probability * (ds[j + lane] - delta) * scale;
     }
@@ -182,6 +182,11 @@ class Backward {
     const Sequence& s = *task.sequence;
     for (std::int64_t r = 0; r < s.q_len; ++r) {
       const std::int64_t token = s.q_begin + r;
+      const std::int64_t ahead = s.q_begin + std::min(r + kRowsAhead, s.q_len - 1);
+      prefetch_row(q_nope_.at(s.batch, ahead, task.head), problem_.dn);
+      prefetch_row(q_pe_.at(s.batch, ahead, task.head), problem_.dr);
+      prefetch_row(dout_.at(s.batch, ahead, task.head), problem_.dv);
+      prefetch_row(out_.at(s.batch, ahead, task.head), problem_.dv);
       pack_row(q_nope_.at(s.batch, token, task.head), problem_.dn, q_pe_.at(s.batch, token, task.head), problem_.dr,
                buffers.q.row(r));
       const IO* dout = dout_.at(s.batch, token, task.head);
@@ -200,10 +205,22 @@ class Backward {
     }
   }
 
+  // Asks for key `index` of the sequence. Row by row, between the loads of what came before: more requests at once than
+  // the processor can keep in flight would hold up the loads.
+  void prefetch_key(const Task& task, std::int64_t index) const {
+    const Sequence& s = *task.sequence;
+    if (index >= s.k_len) return;
+    const std::int64_t token = s.k_begin + index;
+    prefetch_row(k_nope_.at(s.batch, token, task.head), problem_.dn);
+    prefetch_row(k_pe_.at(s.batch, token, 0), problem_.dr);
+    prefetch_row(v_.at(s.batch, token, task.head), problem_.dv);
+  }
+
   void load_keys(const Task& task, std::int64_t begin, int count, const Buffers<T>& buffers) const {
     const Sequence& s = *task.sequence;
     for (int j = 0; j < count; ++j) {
       const std::int64_t token = s.k_begin + begin + j;
+      prefetch_key(task, begin + j + kTileKeys);
       pack_row(k_nope_.at(s.batch, token, task.head), problem_.dn, k_pe_.at(s.batch, token, 0), problem_.dr,
                buffers.k.row(j));
       pack_row(v_.at(s.batch, token, task.head), problem_.dv, buffers.v.row(j));

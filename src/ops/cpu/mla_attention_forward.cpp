@@ -71,12 +71,12 @@ struct Task {
 
 // One row of a tile: `scores` become exp(score - maximum), and what the row had so far is scaled to the new maximum.
 template <typename T>
-void softmax_row(T* scores, int count, T& maximum, T* sum, T* out, int out_vectors) {
+inline void softmax_row(T* scores, int count, T& maximum, T* sum, T* out, int out_vectors) {
   const int width = vectors<T>(count) * kLanes<T>;
   for (int j = count; j < width; ++j) scores[j] = kMinusInfinity<T>;
-  T top = maximum;
-#pragma omp simd reduction(max : top)
-  for (int j = 0; j < width; ++j) top = std::max(top, scores[j]);
+  Vector<T> tops = load(scores);
+  for (int j = kLanes<T>; j < width; j += kLanes<T>) tops = larger<T>(load(scores + j), tops);
+  const T top = std::max(maximum, largest_lane<T>(tops));
   // Where every score is -inf so far, exp(score - 0) = 0.
   const T origin = top == kMinusInfinity<T> ? T{0} : top;
   if (top != maximum) {
@@ -88,10 +88,19 @@ void softmax_row(T* scores, int count, T& maximum, T* sum, T* out, int out_vecto
   Vector<T> added = load(sum);
   for (int j = 0; j < width; j += kLanes<T>) {
 #pragma omp simd
-    for (int lane = 0; lane < kLanes<T>; ++lane) scores[j + lane] = fast_exp(scores[j + lane] - origin);
+    for (int lane = 0; lane < kLanes<T>; ++lane) scores[j + lane] = fast_exp_flushed(scores[j + lane] - origin);
     added += load(scores + j);
   }
   store<T>(sum, added);
+}
+
+template <typename T>
+void softmax_rows(const TileMask& mask, Tile<T> scores, T* maximum, Tile<T> sum, Tile<T> out, int out_vectors) {
+  for (int r = 0; r < mask.queries(); ++r) {
+    const int count = mask.count(r);
+    if (count > 0) softmax_row(scores.row(r), count, maximum[r], sum.row(r), out.row(r), out_vectors);
+    std::fill(scores.row(r) + count, scores.row(r) + kTileKeys, T{0});
+  }
 }
 
 template <typename IO>
@@ -141,25 +150,45 @@ class Forward {
     store_rows(task, buffers);
   }
 
+  struct Place {
+    std::int64_t batch, token, head;
+  };
+  Place place(const Task& task, std::int64_t row) const {
+    const std::int64_t r = task.row_begin + row;
+    return {task.sequence->batch, task.sequence->q_begin + r / heads_, task.head + r % heads_};
+  }
+
   void load_queries(const Task& task, const Buffers<T>& buffers) const {
-    const Sequence& s = *task.sequence;
     for (std::int64_t r = 0; r < task.rows; ++r) {
-      const std::int64_t query = (task.row_begin + r) / heads_;
-      const std::int64_t head = task.head + (task.row_begin + r) % heads_;
-      const std::int64_t token = s.q_begin + query;
-      pack_row(q_nope_.at(s.batch, token, head), problem_.dn, q_pe_.at(s.batch, token, head), problem_.dr,
+      const Place ahead = place(task, std::min(r + kRowsAhead, task.rows - 1));
+      prefetch_row(q_nope_.at(ahead.batch, ahead.token, ahead.head), problem_.dn);
+      prefetch_row(q_pe_.at(ahead.batch, ahead.token, ahead.head), problem_.dr);
+      const Place at = place(task, r);
+      pack_row(q_nope_.at(at.batch, at.token, at.head), problem_.dn, q_pe_.at(at.batch, at.token, at.head), problem_.dr,
                buffers.q.row(r));
       std::fill_n(buffers.out.row(r), buffers.out.stride, T{0});
       std::fill_n(buffers.sum.row(r), kLanes<T>, T{0});
       buffers.maximum[r] = kMinusInfinity<T>;
-      buffers.visible[r] = problem_.visible(s, query);
+      buffers.visible[r] = problem_.visible(*task.sequence, at.token - task.sequence->q_begin);
     }
+  }
+
+  // Asks for key `index` of the sequence. Row by row, between the loads of what came before: more requests at once than
+  // the processor can keep in flight would hold up the loads.
+  void prefetch_key(const Task& task, std::int64_t index) const {
+    const Sequence& s = *task.sequence;
+    if (index >= s.k_len) return;
+    const std::int64_t token = s.k_begin + index;
+    prefetch_row(k_nope_.at(s.batch, token, task.head), problem_.dn);
+    prefetch_row(k_pe_.at(s.batch, token, 0), problem_.dr);
+    prefetch_row(v_.at(s.batch, token, task.head), problem_.dv);
   }
 
   void load_keys(const Task& task, std::int64_t begin, int count, const Buffers<T>& buffers) const {
     const Sequence& s = *task.sequence;
     for (int j = 0; j < count; ++j) {
       const std::int64_t token = s.k_begin + begin + j;
+      prefetch_key(task, begin + j + kTileKeys);
       pack_row(k_nope_.at(s.batch, token, task.head), problem_.dn, k_pe_.at(s.batch, token, 0), problem_.dr,
                buffers.k.row(j));
       pack_row(v_.at(s.batch, token, task.head), problem_.dv, buffers.v.row(j));
@@ -175,29 +204,22 @@ class Forward {
         mask.queries(), vectors<T>(mask.keys()), kTileMaxRows, static_cast<T>(problem_.softmax_scale),
         mask.query_key<T>(problem_.qk()));
     const int out_vectors = vectors<T>(problem_.dv);
-    for (int r = 0; r < mask.queries(); ++r) {
-      const int count = mask.count(r);
-      if (count > 0)
-        softmax_row(scores.row(r), count, buffers.maximum[row + r], buffers.sum.row(row + r), buffers.out.row(row + r),
-                    out_vectors);
-      std::fill(scores.row(r) + count, scores.row(r) + kTileKeys, T{0});
-    }
+    softmax_rows(mask, scores, buffers.maximum + row, Tile<T>{buffers.sum.row(row), buffers.sum.stride},
+                 Tile<T>{buffers.out.row(row), buffers.out.stride}, out_vectors);
     tile_product<TileOperand::rows, TileResult::add, T>(
         {scores.data, scores.stride}, v, {buffers.out.row(row), buffers.out.stride}, mask.queries(), out_vectors,
         group_rows(mask, v, mask.keys(), problem_.dv), T{1}, mask.over_keys<T>(problem_.dv));
   }
 
   void store_rows(const Task& task, const Buffers<T>& buffers) const {
-    const Sequence& s = *task.sequence;
     for (std::int64_t r = 0; r < task.rows; ++r) {
-      const std::int64_t head = task.head + (task.row_begin + r) % heads_;
-      const std::int64_t token = s.q_begin + (task.row_begin + r) / heads_;
+      const Place at = place(task, r);
       T total = 0;
       for (int lane = 0; lane < kLanes<T>; ++lane) total += buffers.sum.row(r)[lane];
       // A total of 0: no key seen, or none with a score above -inf.
       const bool empty = total == T{0};
-      unpack_row(buffers.out.row(r), problem_.dv, empty ? T{0} : T{1} / total, out_.at(s.batch, token, head));
-      *lse_.at(s.batch, token, head) = empty ? kMinusInfinity<T> : buffers.maximum[r] + std::log(total);
+      unpack_row(buffers.out.row(r), problem_.dv, empty ? T{0} : T{1} / total, out_.at(at.batch, at.token, at.head));
+      *lse_.at(at.batch, at.token, at.head) = empty ? kMinusInfinity<T> : buffers.maximum[r] + std::log(total);
     }
   }
 

@@ -3,6 +3,7 @@
 
 #include <omp.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
@@ -22,10 +23,12 @@ inline constexpr int kTileKeys = 64;
 template <typename IO>
 using ComputeType = std::conditional_t<std::is_same_v<IO, double>, double, float>;
 
-// `count` rounded up to whole vectors.
+// The stride of rows of `count` elements: whole vectors, and whole blocks of a transposition.
+inline constexpr int kTransposeBlock = 4;
 template <typename T>
 constexpr std::int64_t padded(std::int64_t count) {
-  return (count + kLanes<T> - 1) / kLanes<T> * kLanes<T>;
+  constexpr std::int64_t kStep = std::max(kLanes<T>, kTransposeBlock);
+  return (count + kStep - 1) / kStep * kStep;
 }
 template <typename T>
 constexpr int vectors(std::int64_t count) {

@@ -10,13 +10,22 @@
 
 namespace lathe::ops::cpu {
 
+// Rows are asked for before they are read: those of one head lie too far apart for the processor to see the pattern.
+inline constexpr std::int64_t kRowsAhead = 16;
+
+template <typename IO>
+void prefetch_row(const IO* row, std::int64_t count) {
+  constexpr std::int64_t kLine = 64 / static_cast<std::int64_t>(sizeof(IO));
+  for (std::int64_t i = 0; i < count; i += kLine) __builtin_prefetch(row + i);
+}
+
 template <typename T, typename IO>
 void copy_row(const IO* from, std::int64_t count, T* to) {
 #pragma omp simd
   for (std::int64_t i = 0; i < count; ++i) to[i] = static_cast<T>(from[i]);
 }
 
-// `from` followed by zeros up to a whole number of vectors.
+// `from` followed by zeros up to the stride.
 template <typename T, typename IO>
 void pack_row(const IO* from, std::int64_t count, T* to) {
   copy_row(from, count, to);
@@ -41,7 +50,7 @@ void unpack_row(const T* from, std::int64_t count, T factor, IO* to) {
 // memory for that. What stands there is copied, whatever it is.
 template <typename T>
 void transpose(Tile<const T> from, std::int64_t rows, std::int64_t columns, Tile<T> to) {
-  typedef T Four __attribute__((vector_size(4 * sizeof(T))));
+  typedef T Four __attribute__((vector_size(kTransposeBlock * sizeof(T))));
   for (std::int64_t r = 0; r < rows; r += 4)
     for (std::int64_t c = 0; c < columns; c += 4) {
       Four row[4];
