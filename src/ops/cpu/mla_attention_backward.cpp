@@ -131,15 +131,16 @@ class Backward {
         dk_pe_(rows_of<IO>(op.dk_pe)),
         dv_(rows_of<IO>(op.dv)) {
     if (op.dlse) dlse_ = stats_of<const T>(op.dlse);
+    const bool packed = op.k_pe.rank == 3;
+    batches_ = packed ? 1 : op.k_pe.shape[0];
+    keys_ = op.k_pe.shape[packed ? 0 : 1];
     // dk_pe of each head, [b, s_k, h, dr]: the heads are summed when all are there.
-    const std::int64_t keys = op.k_pe.shape[op.k_pe.rank == 3 ? 0 : 1];
-    dk_pe_heads_ = {nullptr, keys * problem.h * problem.dr, problem.h * problem.dr, problem.dr};
-    dk_pe_numel_ = op.k_pe.numel() * problem.h;
+    dk_pe_heads_ = {nullptr, keys_ * problem.h * problem.dr, problem.h * problem.dr, problem.dr};
   }
 
   void run(Arena& scratch) {
     const Plan plan = make_plan(problem_);
-    dk_pe_heads_.data = take(scratch, dk_pe_numel_);
+    dk_pe_heads_.data = take(scratch, batches_ * dk_pe_heads_.batch_stride);
     const std::int64_t stride = padded<T>(problem_.qk());
     const Tile<T> dq_parts{take(scratch, plan.dq_rows * stride), stride};
     for_tasks(
@@ -150,8 +151,11 @@ class Backward {
           if (task.dq_row >= 0) buffers.dq.data = dq_parts.row(task.dq_row);
           run_task(task, buffers);
         });
-    for (const DqSum& sum : plan.sums) sum_dq(sum, dq_parts);
-    for (const Sequence& sequence : problem_.sequences) sum_dk_pe(sequence);
+    for_chunks(static_cast<std::int64_t>(plan.sums.size()), 1,
+               [&](std::int64_t index, std::int64_t) { sum_dq(plan.sums[static_cast<std::size_t>(index)], dq_parts); });
+    for_chunks(batches_ * keys_, kRowsPerChunk, [&](std::int64_t begin, std::int64_t end) {
+      for (std::int64_t row = begin; row < end; ++row) sum_dk_pe(row / keys_, row % keys_);
+    });
   }
 
  private:
@@ -279,30 +283,24 @@ class Backward {
   // Leaves the sum in the first part.
   void sum_dq(const DqSum& sum, Tile<T> parts) const {
     const std::int64_t queries = sum.sequence->q_len;
-    for_chunks(queries, kRowsPerChunk, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t r = begin; r < end; ++r) {
-        T* const total = parts.row(sum.dq_row + r);
-        for (std::int64_t part = 1; part < sum.parts; ++part) {
-          const T* const other = parts.row(sum.dq_row + part * queries + r);
-          for (std::int64_t i = 0; i < parts.stride; ++i) total[i] += other[i];
-        }
-        store_query(*sum.sequence, sum.head, r, total);
+    for (std::int64_t r = 0; r < queries; ++r) {
+      T* const total = parts.row(sum.dq_row + r);
+      for (std::int64_t part = 1; part < sum.parts; ++part) {
+        const T* const other = parts.row(sum.dq_row + part * queries + r);
+        for (std::int64_t i = 0; i < parts.stride; ++i) total[i] += other[i];
       }
-    });
+      store_query(*sum.sequence, sum.head, r, total);
+    }
   }
 
   // Leaves the sum in the first head.
-  void sum_dk_pe(const Sequence& s) const {
-    for_chunks(s.k_len, kRowsPerChunk, [&](std::int64_t begin, std::int64_t end) {
-      for (std::int64_t token = s.k_begin + begin; token < s.k_begin + end; ++token) {
-        T* const total = dk_pe_heads_.at(s.batch, token, 0);
-        for (std::int64_t head = 1; head < problem_.h; ++head) {
-          const T* const other = dk_pe_heads_.at(s.batch, token, head);
-          for (std::int64_t i = 0; i < problem_.dr; ++i) total[i] += other[i];
-        }
-        unpack_row(total, problem_.dr, T{1}, dk_pe_.at(s.batch, token, 0));
-      }
-    });
+  void sum_dk_pe(std::int64_t batch, std::int64_t token) const {
+    T* const total = dk_pe_heads_.at(batch, token, 0);
+    for (std::int64_t head = 1; head < problem_.h; ++head) {
+      const T* const other = dk_pe_heads_.at(batch, token, head);
+      for (std::int64_t i = 0; i < problem_.dr; ++i) total[i] += other[i];
+    }
+    unpack_row(total, problem_.dr, T{1}, dk_pe_.at(batch, token, 0));
   }
 
   const AttentionProblem& problem_;
@@ -310,7 +308,8 @@ class Backward {
   Operand<const T> lse_, dlse_;
   Operand<IO> dq_nope_, dq_pe_, dk_nope_, dk_pe_, dv_;
   Operand<T> dk_pe_heads_;
-  std::int64_t dk_pe_numel_ = 0;
+  std::int64_t batches_ = 0;  // 1 for packed inputs
+  std::int64_t keys_ = 0;     // of a batch
 };
 
 }  // namespace
