@@ -9,7 +9,7 @@ for group in "$@"; do
     run) packages="$packages g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libtomlplusplus-dev
       libcli11-dev libdnnl-dev libxxhash-dev libzstd-dev libpcre2-dev gnuplot-nox fonts-dejavu-core
       bible-kjv bible-kjv-text" ;;
-    test) packages="$packages libgtest-dev python3 zstd" ;;
+    test) packages="$packages libgtest-dev libbenchmark-dev python3" ;;
     ci) packages="$packages clang-format-14 python3-venv" ;;
     *) echo "usage: $0 run|test|ci..." >&2; exit 2 ;;
   esac
