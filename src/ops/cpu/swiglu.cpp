@@ -14,9 +14,12 @@ std::int64_t rows_per_chunk(std::int64_t width) {
   return std::max<std::int64_t>(1, kElementsPerChunk / std::max<std::int64_t>(width, 1));
 }
 
+// By e^-|x|, which cannot overflow.
 template <typename T>
 T sigmoid(T x) {
-  return T{1} / (T{1} + fast_exp(-x));
+  const T e = fast_exp_flushed(x < 0 ? x : -x);
+  const T inverse = T{1} / (T{1} + e);
+  return x < 0 ? e * inverse : inverse;
 }
 
 template <typename T>
