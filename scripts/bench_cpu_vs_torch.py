@@ -250,7 +250,8 @@ def main():
         for index in range(options.rounds):
             for contestant in contestants:
                 speeds[contestant.name].append(contestant.round())
-            print(f"round {index + 1}: " + ", ".join(f"{n} {rates[-1]:,.0f}" for n, rates in speeds.items()), flush=True)
+            latest = ", ".join(f"{name} {rates[-1]:,.0f}" for name, rates in speeds.items())
+            print(f"round {index + 1}: {latest}", flush=True)
     print_table(speeds)
     print(f"load {os.getloadavg()[0]:.1f} at the end")
 

@@ -2,8 +2,8 @@
 """Writes tests/golden/models/: small DeepSeek-V2 folders by transformers, with what it computes from them.
 
 Run by hand with transformers 5.24 (torch on the CPU, fp32); the output is committed. Each folder holds what
-save_pretrained writes and `golden.safetensors`: `tokens` [n] i32, `logits` [n, vocab], `loss` [1], the mean cross-entropy
-of the tokens as one sequence, and its gradient for every tensor of the folder, `grad.<name on disk>`.
+save_pretrained writes and `golden.safetensors`: `tokens` [n] i32, `logits` [n, vocab], `loss` [1], the mean
+cross-entropy of the tokens as one sequence, and its gradient for every tensor of the folder, `grad.<name on disk>`.
 """
 
 import argparse

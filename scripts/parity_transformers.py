@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Compares lathe with transformers' DeepseekV2ForCausalLM on random small models, both in fp32.
 
-For each case a random configuration with random weights is saved by save_pretrained. `lathe logits` and `lathe gradients`
-must agree with transformers on logits, loss and every parameter's gradient: for each tensor
+For each case a random configuration with random weights is saved by save_pretrained. `lathe logits` and
+`lathe gradients` must agree with transformers on logits, loss and every parameter's gradient: for each tensor
     max |lathe - transformers| <= 1e-4 * max |transformers| + 1e-5
 (transformers in fp64 is up to a few 1e-5 of the largest element away from itself in fp32).
 `lathe export` must give a folder that transformers loads as it is with the same weights, and `lathe import` of that

@@ -130,7 +130,7 @@ def gradients_by_name_on_disk(model):
 
 
 def reference(folder, tokens):
-    """(logits [tokens, vocab], loss [1], gradients) of the tokens as one sequence; the weights as the folder has them."""
+    """(logits [tokens, vocab], loss [1], gradients) of the tokens as one sequence, in fp32."""
     model = load_model(folder)
     logits = model(torch.tensor([tokens])).logits[0]
     loss = torch.nn.functional.cross_entropy(logits[:-1], torch.tensor(tokens[1:]))
