@@ -9,8 +9,15 @@ pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
-# oneDNN is optional: a plain loop stands in for its matrix products.
-find_package(dnnl QUIET)
-if(NOT dnnl_FOUND)
+# oneDNN is optional: a plain loop stands in for its matrix products. Found by hand: its own CMake file asks for OpenCL's
+# headers, which nothing here needs.
+find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.h)
+find_library(DNNL_LIBRARY dnnl)
+if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
+  set(dnnl_FOUND TRUE)
+  add_library(DNNL::dnnl UNKNOWN IMPORTED)
+  set_target_properties(DNNL::dnnl PROPERTIES
+    IMPORTED_LOCATION ${DNNL_LIBRARY} INTERFACE_INCLUDE_DIRECTORIES ${DNNL_INCLUDE_DIR})
+else()
   message(WARNING "oneDNN (libdnnl-dev) not found: matrix products run in a plain loop, many times slower")
 endif()
