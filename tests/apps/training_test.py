@@ -162,6 +162,15 @@ class TrainingTest(unittest.TestCase):
         self.assertNotIn("load-balance-loss", result.out)
         self.assertEqual(rows(self.folder, steps_only=True)[0]["load_balance_loss"], 0)
 
+    def test_steps_without_a_finite_gradient_are_skipped(self):
+        # The first update throws the weights far out; from then on nothing is finite, and nothing is changed.
+        rate = ["--set", "scheduler.max_lr=1e30", "--set", "scheduler.warmup_steps=0", "--set", "optimizer.weight_decay=0"]
+        result = self.train(*rate, steps=3)
+        self.assertRegex(result.err, r"step 3 is skipped: the gradient of model\.\S+ is not finite")
+        self.assertRegex(result.out, r"step 00000003/00000003 .* \| skipped 2\n")
+        self.assertEqual([row["gradient_norm"] for row in rows(self.folder, steps_only=True)][1:], [None, None])
+        self.assertEqual(json.loads((self.folder / "step-00000003" / "state.json").read_text())["updates"], 1)
+
     # The same run, to the last bit
 
     def test_again(self):
