@@ -29,7 +29,7 @@ echo "== the last 5% of the text, in nats a byte"
 "$lathe" eval --checkpoint "$run" --data "$data/valid"
 
 echo "== a sample"
-"$lathe" generate --checkpoint "$run" --prompt "And it came to pass" --max-tokens 400 --temperature 0.8 --seed 7
+"$lathe" generate --checkpoint "$run" --prompt "And it came to pass" --max-tokens 230 --temperature 0.8 --seed 7
 
 checkpoint=$(ls -d "$run"/step-* | tail -n 1)
 echo "== files"

@@ -41,7 +41,7 @@ const ops::Table& op_table(DeviceKind kind) {
 }
 
 std::vector<BackendStatus> attention_backends() {
-  return {{"cpu", true, "fp32 and fp64, on every processor"},
+  return {{"cpu", true, "fp32, fp64 and bf16, on every processor"},
           {"sm90", false, "this build has no CUDA backend"},
           {"cudnn", false, "this build has no CUDA backend"}};
 }
