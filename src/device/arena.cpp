@@ -6,7 +6,8 @@ namespace lathe {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-constexpr std::size_t kMinBlock = std::size_t{64} << 20;  // what does not fit into the rest of a block is wasted: little
+constexpr std::size_t kMinBlock = std::size_t{64}
+                                  << 20;  // what does not fit into the rest of a block is wasted: little
 
 }  // namespace
 

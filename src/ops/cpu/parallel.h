@@ -11,7 +11,8 @@
 
 namespace lathe::ops::cpu {
 
-// Calls body(begin, end) for chunks of at most `chunk` rows of [0, count), on all threads. Each chunk is run by one thread.
+// Calls body(begin, end) for chunks of at most `chunk` rows of [0, count), on all threads. Each chunk is run by one
+// thread.
 template <typename Body>
 void for_chunks(std::int64_t count, std::int64_t chunk, Body&& body) {
   const std::int64_t chunks = (count + chunk - 1) / chunk;
