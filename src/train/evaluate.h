@@ -13,8 +13,14 @@ struct Evaluation {
   std::int64_t tokens = 0;
 };
 
-// The first `samples` samples (all if there are fewer), `micro_batch_size` at a time.
-Evaluation evaluate(Session& session, MicroBatchBuffer& buffer, const ValidationSet& data, std::int64_t sequence_length,
-                    std::int64_t samples, std::int64_t micro_batch_size);
+struct EvaluationOptions {
+  std::int64_t sequence_length = 0;
+  std::int64_t samples = 0;  // the first so many; all if there are fewer
+  std::int64_t micro_batch_size = 1;
+  bool reset_attention_mask = false;  // attention stays inside a document
+};
+
+Evaluation evaluate(Session& session, MicroBatchBuffer& buffer, const ValidationSet& data,
+                    const EvaluationOptions& options);
 
 }  // namespace lathe

@@ -4,7 +4,6 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
-#include <vector>
 
 #include "comm/communicator.h"
 #include "core/log.h"
@@ -16,6 +15,7 @@
 #include "train/model_io.h"
 #include "train/optimizer.h"
 #include "train/run_inputs.h"
+#include "train/sample_batch.h"
 
 namespace lathe {
 namespace fs = std::filesystem;
@@ -52,7 +52,6 @@ class Trainer {
   void run_step();
   // Adds one micro-batch to the gradients and losses.
   void run_micro_batch(std::int64_t first_sample);
-  MicroBatch load_micro_batch(std::int64_t first_sample);
   // The optimizer's update, unless the gradient is not finite. Returns the norm.
   double update(double lr);
   void validate();
@@ -206,30 +205,9 @@ void Trainer::run_micro_batch(std::int64_t first_sample) {
   const RunConfig::Training& training = config_.training;
   // Every target counts, so N, the unmasked targets of the global batch, is known beforehand.
   const double scale = 1.0 / static_cast<double>(training.global_batch_size * training.sequence_length);
-  const MicroBatch batch = load_micro_batch(first_sample);
-  session_.model().forward_backward(batch, scale, sums_.slice(0, 0, 1), balance_);
-}
-
-MicroBatch Trainer::load_micro_batch(std::int64_t first_sample) {
-  const RunConfig::Training& training = config_.training;
-  const auto length = static_cast<std::size_t>(training.sequence_length);
-  std::vector<std::int32_t> sample(length + 1);
-  std::vector<std::int32_t> tokens;
-  std::vector<std::int32_t> targets;
-  std::vector<std::int32_t> starts;
-  std::vector<std::int32_t> cu_seqlens;
-  for (std::int64_t i = 0; i < training.micro_batch_size; ++i) {
-    const auto first_row = static_cast<std::int32_t>(tokens.size());
-    inputs_.samples->sample(first_sample + i, sample, training.reset_attention_mask ? &starts : nullptr);
-    tokens.insert(tokens.end(), sample.begin(), sample.end() - 1);
-    targets.insert(targets.end(), sample.begin() + 1, sample.end());
-    cu_seqlens.push_back(first_row);
-    for (const std::int32_t start : starts) cu_seqlens.push_back(first_row + start);
-  }
-  cu_seqlens.push_back(static_cast<std::int32_t>(tokens.size()));
-  return training.reset_attention_mask
-             ? micro_batch_.fill_packed(tokens, targets, training.micro_batch_size, cu_seqlens)
-             : micro_batch_.fill(tokens, targets, training.micro_batch_size);
+  SampleBatch samples(training.sequence_length, training.reset_attention_mask);
+  for (std::int64_t i = 0; i < training.micro_batch_size; ++i) samples.add(*inputs_.samples, first_sample + i);
+  session_.model().forward_backward(samples.upload(micro_batch_), scale, sums_.slice(0, 0, 1), balance_);
 }
 
 double Trainer::update(double lr) {
@@ -247,8 +225,11 @@ double Trainer::update(double lr) {
 
 void Trainer::validate() {
   const RunConfig::Training& training = config_.training;
-  const Evaluation result = evaluate(session_, micro_batch_, *inputs_.validation, training.sequence_length,
-                                     training.validation_samples, training.micro_batch_size);
+  const Evaluation result = evaluate(session_, micro_batch_, *inputs_.validation,
+                                     {.sequence_length = training.sequence_length,
+                                      .samples = training.validation_samples,
+                                      .micro_batch_size = training.micro_batch_size,
+                                      .reset_attention_mask = training.reset_attention_mask});
   metrics_->write(ValidationMetrics{.step = step_, .loss = result.loss, .tokens = result.tokens});
 }
 
