@@ -34,6 +34,14 @@ std::unique_ptr<LayerState> DeepseekLayer::make_state(const MicroBatch& batch, A
 void DeepseekLayer::attention_forward(LayerState& base, const TensorView& x) const {
   DeepseekLayerState& state = cast(base);
   Arena& arena = *state.activations;
+  enter_attention(state, x);
+  const TensorView attended = take_like(arena, x);
+  attention_.forward(*state.batch, state.normed, attended, state.attention, arena);
+  enter_mlp(state, attended);
+}
+
+void DeepseekLayer::enter_attention(DeepseekLayerState& state, const TensorView& x) const {
+  Arena& arena = *state.activations;
   state.x = x;
   state.normed = take_like(arena, x);
   state.rstd = take_rows_statistics(arena, x);
@@ -44,9 +52,6 @@ void DeepseekLayer::attention_forward(LayerState& base, const TensorView& x) con
                                .out = state.normed,
                                .sum = {},
                                .rstd = state.rstd});
-  const TensorView attended = take_like(arena, x);
-  attention_.forward(*state.batch, state.normed, attended, state.attention, arena);
-  enter_mlp(state, attended);
 }
 
 void DeepseekLayer::enter_mlp(DeepseekLayerState& state, const TensorView& attended) const {
@@ -139,15 +144,7 @@ TensorView DeepseekLayer::decode(const TensorView& x, const TensorView& position
   MicroBatch batch{
       .batch = 1, .sequence_length = x.shape[0], .tokens = {}, .targets = {}, .positions = positions, .cu_seqlens = {}};
   DeepseekLayerState state(batch, arena);
-  state.x = x;
-  state.normed = take_like(arena, x);
-  ops::rms_norm_forward(ops_, {.x = x,
-                               .residual = {},
-                               .weight = weights_.input_norm,
-                               .eps = config_.rms_norm_eps,
-                               .out = state.normed,
-                               .sum = {},
-                               .rstd = {}});
+  enter_attention(state, x);
   const TensorView attended = take_like(arena, x);
   attention_.decode(state.normed, positions, length, cache, attended, arena);
   enter_mlp(state, attended);

@@ -44,6 +44,8 @@ class DeepseekLayer final : public StagedLayer {
                     Arena& arena) const;
 
  private:
+  // x and its norm: what both kinds of forward begin with.
+  void enter_attention(DeepseekLayerState& state, const TensorView& x) const;
   // From x and the attention's output `attended` to the router's choice: all that both kinds of forward share.
   void enter_mlp(DeepseekLayerState& state, const TensorView& attended) const;
 

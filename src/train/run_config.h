@@ -1,4 +1,4 @@
-// A run's settings, as in run.toml (docs/run_config.md); `apps` parses them once.
+// A run's settings, as in run.toml; `apps` parses them once (apps/lathe/run_config_keys.cpp has the table).
 #pragma once
 
 #include <cstdint>
