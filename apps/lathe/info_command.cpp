@@ -26,11 +26,18 @@ int run_info() {
   fmt::print("lathe {}\n", LATHE_VERSION);
   fmt::print("build: {}, {}\n", LATHE_BUILD_TYPE, LATHE_COMPILER);
   fmt::print("processor: {}, {} threads (OMP_NUM_THREADS)\n", processor_name(), omp_get_max_threads());
-  fmt::print("devices: cpu\n");
+  const std::string no_cuda = device_unavailable(DeviceKind::cuda);
+  fmt::print("device cpu: available\n");
+  if (no_cuda.empty())
+    fmt::print("device cuda: available, {}\n", make_device(DeviceKind::cuda)->describe());
+  else
+    fmt::print("device cuda: not available, {}\n", no_cuda);
   fmt::print("matrix products on the CPU: {}\n", ops::cpu::gemm_name());
-  for (const BackendStatus& backend : attention_backends())
-    fmt::print("attention backend {}: {}, {}\n", backend.name, backend.available ? "available" : "not available",
-               backend.reason);
+  for (const ops::MlaAttentionBackend& backend : attention_backends()) {
+    const std::string missing = backend.unavailable();
+    fmt::print("attention backend {}: {}, {}\n", backend.name, missing.empty() ? "available" : "not available",
+               missing.empty() ? backend.computes : missing);
+  }
   return 0;
 }
 

@@ -1,24 +1,36 @@
 // Which implementations this build holds: the one place that joins ops and their implementations.
 #pragma once
 
+#include <memory>
+#include <span>
+#include <string>
 #include <string_view>
-#include <vector>
 
 #include "device/device.h"
+#include "ops/mla_attention.h"
 #include "ops/table.h"
 
 namespace lathe {
 
+// Why this build on this machine has no device of the kind; "" if it has one.
+std::string device_unavailable(DeviceKind kind);
+
+// Device 0 of the kind. Throws InputError with the reason where there is none.
+std::unique_ptr<Device> make_device(DeviceKind kind);
+
 // The op table of a device; lives as long as the program.
 const ops::Table& op_table(DeviceKind kind);
 
-struct BackendStatus {
-  std::string_view name;
-  bool available = false;
-  std::string_view reason;  // what it computes in, or what is missing
+// Every attention backend that Lathe knows of; one that this build lacks says so when asked.
+std::span<const ops::MlaAttentionBackend> attention_backends();
+
+struct AttentionChoice {
+  const ops::MlaAttentionBackend* backend = nullptr;  // none: nothing supports the call
+  std::string reason;                                 // why this one, or what each lacks
 };
 
-// Every attention backend that Lathe knows of.
-std::vector<BackendStatus> attention_backends();
+// The backend of that name, or for "auto" the first in the list that supports the call.
+// Throws InputError for a name that does not exist.
+AttentionChoice choose_attention_backend(std::string_view name, const ops::MlaAttentionProblem& problem);
 
 }  // namespace lathe

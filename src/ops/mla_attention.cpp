@@ -8,6 +8,9 @@
 namespace lathe::ops {
 namespace {
 
+constexpr std::string_view kForward = "mla_attention_forward";
+constexpr std::string_view kBackward = "mla_attention_backward";
+
 // The sizes that all tensors of one call share; every check names the op and both sides of a clash.
 class Checker {
  public:
@@ -41,6 +44,24 @@ class Checker {
     keys("k_pe", op.k_pe, 1, dr_);
     keys("v", op.v, h_, dv_);
     if (packed_) sequences(op.cu_seqlens_q, op.cu_seqlens_k);
+  }
+
+  template <typename Op>
+  MlaAttentionProblem problem(const Op& op) const {
+    MlaAttentionProblem problem;
+    problem.device = op.q_nope.device;
+    problem.dtype = dtype_;
+    problem.packed = packed_;
+    problem.causal = op.causal;
+    problem.sequences = packed_ ? op.cu_seqlens_q.shape[0] - 1 : b_;
+    problem.s_q = s_q_;
+    problem.s_k = s_k_;
+    problem.h = h_;
+    problem.dn = dn_;
+    problem.dr = dr_;
+    problem.dv = dv_;
+    problem.softmax_scale = op.softmax_scale;
+    return problem;
   }
 
   std::int64_t h() const { return h_; }
@@ -108,19 +129,17 @@ class Checker {
 
 }  // namespace
 
-void mla_attention_forward(const Context& context, const MlaAttentionForward& op) {
-  constexpr std::string_view kName = "mla_attention_forward";
-  const Checker checker(kName, context, op);
+MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionForward& op) {
+  const Checker checker(kForward, context, op);
   checker.queries("out", op.out, checker.dv());
   checker.stats("lse", op.lse);
   checker.written("out", op.out);
   checker.written("lse", op.lse);
-  dispatch(kName, &Table::mla_attention_forward, context, op);
+  return checker.problem(op);
 }
 
-void mla_attention_backward(const Context& context, const MlaAttentionBackward& op) {
-  constexpr std::string_view kName = "mla_attention_backward";
-  const Checker checker(kName, context, op);
+MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionBackward& op) {
+  const Checker checker(kBackward, context, op);
   checker.queries("out", op.out, checker.dv());
   checker.queries("dout", op.dout, checker.dv());
   checker.stats("lse", op.lse);
@@ -135,7 +154,19 @@ void mla_attention_backward(const Context& context, const MlaAttentionBackward& 
   checker.written("dk_nope", op.dk_nope);
   checker.written("dk_pe", op.dk_pe);
   checker.written("dv", op.dv);
-  dispatch(kName, &Table::mla_attention_backward, context, op);
+  MlaAttentionProblem problem = checker.problem(op);
+  problem.deterministic = op.deterministic;
+  return problem;
+}
+
+void mla_attention_forward(const Context& context, const MlaAttentionForward& op) {
+  check_mla_attention(context, op);
+  dispatch(kForward, &Table::mla_attention_forward, context, op);
+}
+
+void mla_attention_backward(const Context& context, const MlaAttentionBackward& op) {
+  check_mla_attention(context, op);
+  dispatch(kBackward, &Table::mla_attention_backward, context, op);
 }
 
 }  // namespace lathe::ops

@@ -8,9 +8,22 @@
 // and gradient 0. lse is the natural log of the sum of exp(scores), fp32 (fp64 for fp64 inputs).
 #pragma once
 
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <string_view>
+
 #include "ops/context.h"
 
 namespace lathe::ops {
+
+// Memory that a backend asks for (MlaAttentionBackend::forward_workspace). It is zero before its first use, and a call
+// leaves it ready for the next on the same stream; not given, it is taken from the scratch arena and zeroed.
+struct Workspace {
+  void* data = nullptr;
+  std::size_t bytes = 0;
+  std::uint64_t* clock_counters = nullptr;  // for benchmarks: [SM cycles, nanoseconds], added to by the main kernel
+};
 
 struct MlaAttentionForward {
   TensorView q_nope;        // [b, s_q, h, dn]
@@ -24,6 +37,7 @@ struct MlaAttentionForward {
   TensorView cu_seqlens_k;
   double softmax_scale = 0;
   bool causal = true;
+  Workspace workspace{};
 };
 
 struct MlaAttentionBackward {
@@ -36,9 +50,41 @@ struct MlaAttentionBackward {
   TensorView cu_seqlens_q, cu_seqlens_k;
   double softmax_scale = 0;
   bool causal = true;
+  bool deterministic = false;  // equal bits in every run
+  Workspace workspace{};
 };
 
 void mla_attention_forward(const Context& context, const MlaAttentionForward& op);
 void mla_attention_backward(const Context& context, const MlaAttentionBackward& op);
+
+// What a call asks for, taken from its tensors.
+struct MlaAttentionProblem {
+  DeviceKind device = DeviceKind::cpu;
+  DType dtype = DType::f32;
+  bool packed = false;
+  bool causal = true;
+  bool deterministic = false;
+  std::int64_t sequences = 0;     // b, or n of cu_seqlens
+  std::int64_t s_q = 0, s_k = 0;  // of a sequence, or the totals
+  std::int64_t h = 0, dn = 0, dr = 0, dv = 0;
+  double softmax_scale = 0;
+};
+
+// An implementation of the operator. `backends` holds the list; a table entry is one of them.
+struct MlaAttentionBackend {
+  std::string_view name;
+  DeviceKind device;
+  std::string_view computes;                               // "fp32, fp64 and bf16, on every processor"
+  std::string (*unavailable)();                            // what this machine lacks, or ""
+  std::string (*unsupported)(const MlaAttentionProblem&);  // what of the call it cannot do, or ""
+  std::size_t (*forward_workspace)(const MlaAttentionProblem&);
+  std::size_t (*backward_workspace)(const MlaAttentionProblem&);
+  void (*forward)(const Context&, const MlaAttentionForward&);
+  void (*backward)(const Context&, const MlaAttentionBackward&);
+};
+
+// The checks of mla_attention_forward and _backward: throw Error naming both sides of a clash.
+MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionForward& op);
+MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionBackward& op);
 
 }  // namespace lathe::ops
