@@ -49,10 +49,10 @@ def compiled():
         for field, _ in structure._fields_:
             size = f"sizeof((({name} *)0)->{field})"
             prints.append(f'printf("{name}.{field} %zu %zu\\n", offsetof({name}, {field}), {size});')
-    program = '#include <stdio.h>\n#include "lathe/lathe.h"\nint main(void) {\n' + "\n".join(prints) + "\nreturn 0;\n}\n"
+    lines = ["#include <stdio.h>", '#include "lathe/lathe.h"', "int main(void) {", *prints, "return 0;", "}"]
     with tempfile.TemporaryDirectory() as folder:
         source, binary = pathlib.Path(folder, "layout.c"), pathlib.Path(folder, "layout")
-        source.write_text(program)
+        source.write_text("\n".join(lines) + "\n")
         compiler = os.environ.get("CC", "cc")
         subprocess.run([compiler, "-std=c11", f"-I{ROOT / 'include'}", source, "-o", binary], check=True)
         return subprocess.run([binary], check=True, capture_output=True, text=True).stdout.splitlines()
