@@ -24,7 +24,8 @@ __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
 __device__ __forceinline__ void barrier_arrive_expect(uint32_t barrier, int bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");
 }
-// Waits for the end of the phase of this parity. A barrier begins in phase 0; waiting for parity 1 then returns at once.
+// Waits for the end of the phase of this parity. A barrier begins in phase 0; waiting for parity 1 then returns at
+// once.
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t parity) {
   asm volatile(
       "{\n"
@@ -44,17 +45,14 @@ __device__ __forceinline__ void named_barrier_arrive(int id, int threads) {
   asm volatile("bar.arrive %0, %1;" ::"r"(id), "r"(threads) : "memory");
 }
 
-// The stage of a ring and the parity of its turn.
+// The n-th use of a ring of stages: which stage, and the parity of its phase. One counter instead of two: registers.
 template <int kStages>
 struct RingPosition {
-  int stage = 0;
-  uint32_t parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage == kStages) {
-      stage = 0;
-      parity ^= 1;
-    }
-  }
+  static_assert((kStages & (kStages - 1)) == 0);
+  uint32_t count = 0;
+  __device__ __forceinline__ uint32_t stage() const { return count % kStages; }
+  __device__ __forceinline__ uint32_t parity() const { return count / kStages & 1; }
+  __device__ __forceinline__ void advance() { ++count; }
 };
 
 }  // namespace lathe::sm90

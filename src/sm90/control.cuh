@@ -18,7 +18,9 @@ __device__ __forceinline__ void registers_decrease() {
 // Programmatic dependent launch: waits until the kernels before this one in the stream have finished and their writes
 // are visible; and lets the next kernel begin.
 __device__ __forceinline__ void wait_for_previous_kernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
-__device__ __forceinline__ void let_next_kernel_begin() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void let_next_kernel_begin() {
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+}
 
 __device__ __forceinline__ uint64_t nanoseconds() {
   uint64_t time;

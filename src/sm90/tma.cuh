@@ -24,7 +24,8 @@ __device__ __forceinline__ void tma_load(uint32_t destination, const CUtensorMap
 // As above, for data that is read once: it leaves the second-level cache first.
 __device__ __forceinline__ void tma_load_once(uint32_t destination, const CUtensorMap* map, uint32_t barrier,
                                               const TileCoordinate& at) {
-  constexpr uint64_t kEvictFirst = 0x12f0000000000000ull;  // the policy that createpolicy.fractional.L2::evict_first makes
+  constexpr uint64_t kEvictFirst =
+      0x12f0000000000000ull;  // the policy that createpolicy.fractional.L2::evict_first makes
   asm volatile(
       "cp.async.bulk.tensor.5d.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], "
       "[%1, {%3, %4, %5, %6, %7}], [%2], %8;" ::"r"(destination),

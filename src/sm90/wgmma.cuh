@@ -40,7 +40,8 @@ __device__ __forceinline__ uint64_t descriptor(uint32_t shared_address, uint32_t
 __device__ __forceinline__ uint64_t descriptor_k_major(uint32_t shared_address) {
   return descriptor(shared_address, 16);
 }
-// M or N runs along the columns, over panels that lie panel_bytes apart; K runs along the rows: 2048 bytes a step of 16.
+// M or N runs along the columns, over panels that lie panel_bytes apart; K runs along the rows: 2048 bytes a step
+// of 16.
 __device__ __forceinline__ uint64_t descriptor_mn_major(uint32_t shared_address, uint32_t panel_bytes) {
   return descriptor(shared_address, panel_bytes);
 }

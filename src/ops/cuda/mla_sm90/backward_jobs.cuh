@@ -1,0 +1,77 @@
+// From an index in the list of jobs to a job, which queries it walks over, and the order of additions to dQ.
+#pragma once
+
+#include "ops/cuda/mla_sm90/backward_params.h"
+
+namespace lathe::ops::cuda {
+
+__device__ __forceinline__ bool is_packed(const BackwardParams& p) { return p.cu_seqlens_q != nullptr; }
+
+// Sequence i of packed ones has its pieces of `size` tokens numbered from here on: at least as many numbers as pieces
+// before the next sequence's, without a sum over the sequences.
+__device__ __forceinline__ int first_piece(const int* cu_seqlens, int i, int size) { return cu_seqlens[i] / size + i; }
+
+__device__ __forceinline__ int key_blocks_of(int s_k) { return (s_k + BackwardTraits::kKeys - 1) / BackwardTraits::kKeys; }
+__device__ __forceinline__ int query_tiles_of(int s_q) {
+  return (s_q + BackwardTraits::kQueries - 1) / BackwardTraits::kQueries;
+}
+
+// What of a job depends on the block and on its sequence's lengths only.
+__device__ __forceinline__ BackwardJob job_of_block(int block, int s_q, int s_k, bool causal, int run_blocks) {
+  constexpr int kSeesAll = -(1 << 29);
+  BackwardJob job;
+  const int first_key = block * BackwardTraits::kKeys;
+  job.queries = s_q;
+  job.key_token = first_key;
+  job.keys = min(BackwardTraits::kKeys, s_k - first_key);
+  job.diagonal = causal ? first_key - s_k + s_q : kSeesAll;
+  job.blocks_before_run = block / run_blocks * run_blocks;
+  job.blocks_after = min(job.blocks_before_run + run_blocks, key_blocks_of(s_k)) - 1 - block;
+  return job;
+}
+
+// The query tiles of a job: [first_tile, end_tile); empty only where the sequence has no queries, as the last query
+// sees all keys.
+__device__ __forceinline__ int first_tile(int diagonal) { return max(diagonal, 0) / BackwardTraits::kQueries; }
+__device__ __forceinline__ int end_tile(int queries) { return query_tiles_of(queries); }
+
+// The job at `index` of `key_blocks` blocks of each group. Only one thread calls it: the divisions take registers.
+template <bool kPacked>
+__device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks, int index, BackwardJob& job) {
+  const BackwardSchedule& schedule = p.schedule;
+  const int first_group = index / (schedule.section_groups * key_blocks) * schedule.section_groups;
+  const int width = min(schedule.section_groups, schedule.groups - first_group);
+  const int rest = index - first_group * key_blocks;
+  const int block = rest / width;
+  const int group = first_group + rest - block * width;
+  if constexpr (kPacked) {
+    job = p.workspace.jobs[block];
+    job.head = group;
+  } else {
+    job = job_of_block(block, p.s_q, p.s_k, p.causal, schedule.run_blocks);
+    job.batch = group / p.heads;
+    job.head = group - job.batch * p.heads;
+    job.tile = job.batch * p.sequence_tiles;
+    job.key_row = job.batch * p.s_k + job.key_token;
+  }
+}
+
+// Deterministic: how many key blocks add to dQ of this query tile before this job does. Runs of key blocks ascend, and
+// inside of a run blocks DEscend: all jobs of a run walk side by side, each from its own diagonal on, and the last one
+// comes to a tile first.
+//
+// Nobody waits for ever. Jobs are taken in the order of the list, in which the runs of a group ascend and the jobs of
+// one run in all groups of a section follow each other without a gap; these are at most as many as there are blocks
+// on the device, and all of those run (a cooperative launch). So take the first run in the list that is not done. The
+// runs before it are done; its jobs are all taken, or taken by the next blocks that come free, which are those that
+// work on earlier runs and wait for nobody else. Among taken jobs of the run and of later ones: a job at tile t waits
+// for one that has not added to t yet, so that stands at an earlier tile, or at t with a smaller rank (or, as the
+// halves of a tile are added one after the other, at t's other half). Along such a chain (tile, half, rank) only
+// falls: it ends at a job that waits for nobody.
+__device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
+  const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;
+  // Blocks after this one whose keys are seen in this tile.
+  return job.blocks_before_run + min(job.blocks_after, (last_query - job.diagonal) / BackwardTraits::kKeys);
+}
+
+}  // namespace lathe::ops::cuda

@@ -1,0 +1,103 @@
+// What the backward's three kernels are told, and what they hand to each other.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+
+#include <cstdint>
+
+#include "ops/cuda/mla_sm90/backward_traits.h"
+
+namespace lathe::ops::cuda {
+
+// 128 keys of a head. Query i of the sequence sees key r of the block if i >= diagonal + r.
+struct BackwardJob {
+  int head = 0;  // negative: there are no more jobs
+  int batch = 0;
+  int query_token = 0, queries = 0;  // of the sequence
+  int key_token = 0, keys = 0;       // of the block; 1 to 128 keys
+  int key_row = 0;                   // of its first key in the memory for dk_pe
+  int tile = 0;                      // the sequence's first query tile among those of a head
+  int diagonal = 0;                  // not causal: far below 0
+  // For a fixed order of additions (backward_order.cuh): key blocks of the sequence in the runs before this block's
+  // run, and blocks after it in its run.
+  int blocks_before_run = 0, blocks_after = 0;
+  int unused = 0;
+};
+static_assert(sizeof(BackwardJob) == BackwardTraits::kJobBytes);
+
+// The order of jobs: key blocks, longest first, as a long job taken last would run alone; groups ((batch, head) pairs,
+// or heads where sequences are packed) innermost, in sections whose dQ fits the second-level cache.
+struct BackwardSchedule {
+  int key_blocks = 0;  // of a group; of packed sequences it is known on the device only
+  int groups = 0;
+  int section_groups = 0;
+  int run_blocks = 1;  // key blocks of a run: see BackwardJob
+};
+
+// bf16 rows of a tensor, strides in elements.
+struct BackwardRows {
+  __nv_bfloat16* data = nullptr;
+  std::int64_t batch_stride = 0, token_stride = 0, head_stride = 0;
+
+  __device__ __forceinline__ __nv_bfloat16* at(int batch, int token, int head) const {
+    return data + batch * batch_stride + token * token_stride + head * head_stride;
+  }
+};
+// fp32, one value a query and head.
+struct BackwardStats {
+  const float* data = nullptr;
+  std::int64_t batch_stride = 0, head_stride = 0;
+
+  __device__ __forceinline__ float at(int batch, int token, int head) const {
+    return data[batch * batch_stride + head * head_stride + token];
+  }
+};
+
+// Rows of packed sequences in a query tile; tiles of all sequences are numbered in one row, with gaps.
+struct BackwardTileRows {
+  int token = 0;
+  int rows = 0;
+};
+
+// Device memory that a call fills and uses up; nothing in it outlives the call. Tiles are of 64 queries.
+struct BackwardWorkspace {
+  int* next_job = nullptr;
+  float* stats = nullptr;     // [head][tile][lse x log2(e), delta][64]; no such row, or one without keys: +inf, 0
+  float* dq = nullptr;        // [head][tile][half][12][128 threads][4], not yet scaled
+  float* dk_pe = nullptr;     // [head][key][64]
+  int* semaphores = nullptr;  // [head][tile][half]: additions made; only for a fixed order
+  // Packed sequences.
+  BackwardTileRows* tile_rows = nullptr;  // [tile]
+  BackwardJob* jobs = nullptr;            // of head 0, longest first
+  int* job_count = nullptr;
+  uint4* zeros = nullptr;  // kKeys rows of a panel
+};
+
+struct BackwardParams {
+  BackwardRows out, dout, dq_nope, dq_pe, dk_nope, dk_pe, dv;
+  BackwardStats lse, dlse;
+  int heads = 0;
+  int sequences = 0;
+  int s_q = 0, s_k = 0;    // of a sequence; packed: of all
+  int sequence_tiles = 0;  // query tiles of a sequence; not used where they are packed
+  int tiles = 0;           // query tiles of a head over all sequences, gaps included
+  int key_rows = 0;        // keys over all sequences
+  bool causal = true;
+  bool deterministic = false;
+  float scale = 0;  // of the scores
+  float scale_log2e = 0;
+  BackwardSchedule schedule;
+  BackwardWorkspace workspace;
+  std::uint64_t* clock_counters = nullptr;
+  const int* cu_seqlens_q = nullptr;  // packed sequences, else none
+  const int* cu_seqlens_k = nullptr;
+};
+
+// {64 columns, head, token, panel, batch}. Boxes are 64 queries or 128 keys of one head and all panels; of k_nope one
+// panel, and of what is written one panel of 64 keys.
+struct BackwardMaps {
+  CUtensorMap q_nope, q_pe, k_nope, k_pe, v, dout, dk_nope, dv;
+};
+
+}  // namespace lathe::ops::cuda

@@ -1,0 +1,157 @@
+#include "ops/cuda/mla_sm90/forward.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include "core/error.h"
+#include "device/cuda_check.h"
+#include "ops/cuda/mla_sm90/device_facts.h"
+#include "ops/cuda/mla_sm90/forward_launch.h"
+#include "ops/cuda/mla_sm90/problem.h"
+#include "ops/cuda/mla_sm90/tensor_map.h"
+
+namespace lathe::ops::cuda {
+namespace {
+
+using Traits = ForwardTraits;
+
+constexpr std::size_t kPiece = 256;  // what each part of the workspace is aligned to
+constexpr std::size_t kCountersAt = 0, kTileCountAt = kPiece, kTilesAt = 2 * kPiece;
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// Row tiles of one (batch, head) pair; of packed sequences the most that there can be of one head.
+std::int64_t row_tiles(const MlaAttentionProblem& problem) {
+  if (!problem.packed) return ceil_div(problem.s_q, Traits::kRows);
+  return problem.s_q / Traits::kRows + std::min(problem.sequences, problem.s_q);
+}
+
+// Measured on an H100 (50 MB of second-level cache): sections of 22 MB of keys and values, with the shortest 30% of the
+// row tiles pooled over all sections at the end.
+ForwardSchedule schedule_for(const MlaAttentionProblem& problem) {
+  constexpr double kSectionBytes = 22e6;
+  constexpr double kTokenBytes = 2 * (Traits::kNope + Traits::kValue);  // a head's own; the rope part is shared
+  constexpr float kShortShare = 0.3f;
+  const std::int64_t groups = problem.packed ? problem.h : problem.sequences * problem.h;
+  const std::int64_t most = std::clamp<std::int64_t>(
+      static_cast<std::int64_t>(kSectionBytes / (static_cast<double>(problem.s_k) * kTokenBytes)), 1, groups);
+  const std::int64_t sections = ceil_div(groups, most);
+  ForwardSchedule schedule;
+  schedule.row_tiles = static_cast<int>(row_tiles(problem));
+  schedule.groups = static_cast<int>(groups);
+  schedule.section_groups = static_cast<int>(ceil_div(groups, sections));
+  schedule.short_share = sections == 1 ? 0.f : kShortShare;
+  return schedule;
+}
+
+ForwardParams params_for(const MlaAttentionProblem& problem, const MlaAttentionForward& op) {
+  const std::size_t token = problem.packed ? 0 : 1;
+  ForwardParams params;
+  params.out = static_cast<__nv_bfloat16*>(op.out.data);
+  params.out_batch = problem.packed ? 0 : op.out.strides[0];
+  params.out_token = op.out.strides[token];
+  params.out_head = op.out.strides[token + 1];
+  params.lse = op.lse.as<float>();
+  params.lse_batch = problem.packed ? 0 : op.lse.strides[0];
+  params.lse_head = op.lse.strides[token];
+  params.lse_token = op.lse.strides[token + 1];
+  params.heads = static_cast<int>(problem.h);
+  params.s_q = static_cast<int>(problem.s_q);
+  params.s_k = static_cast<int>(problem.s_k);
+  params.causal = problem.causal;
+  params.scale = static_cast<float>(problem.softmax_scale);
+  params.scale_log2e = static_cast<float>(problem.softmax_scale * 1.4426950408889634);
+  params.schedule = schedule_for(problem);
+  params.clock_counters = op.workspace.clock_counters;
+  return params;
+}
+
+// All that could go wrong is found out here, before anything is launched.
+void check_layout(const MlaAttentionProblem& problem, const MlaAttentionForward& op) {
+  check_16_byte_access("q_nope", op.q_nope);
+  check_16_byte_access("q_pe", op.q_pe);
+  check_16_byte_access("k_nope", op.k_nope);
+  check_16_byte_access("k_pe", op.k_pe);
+  check_16_byte_access("v", op.v);
+  check_16_byte_access("out", op.out);
+  constexpr std::int64_t kMost = std::numeric_limits<int>::max() / 2;
+  const std::int64_t groups = problem.packed ? problem.h : problem.sequences * problem.h;
+  check(problem.s_q <= kMost && problem.s_k <= kMost && row_tiles(problem) <= kMost / std::max<std::int64_t>(groups, 1),
+        "mla_attention_forward: {} sequences of {} queries and {} keys and {} heads are more than 2^30 tiles or tokens",
+        problem.sequences, problem.s_q, problem.s_k, problem.h);
+}
+
+// The workspace of the call, or scratch memory that is zeroed first.
+char* workspace_for(const Context& context, const MlaAttentionForward& op, std::size_t bytes, cudaStream_t stream) {
+  if (op.workspace.data != nullptr) {
+    check(op.workspace.bytes >= bytes, "mla_attention_forward: needs {} bytes of workspace, {} were given", bytes,
+          op.workspace.bytes);
+    return static_cast<char*>(op.workspace.data);
+  }
+  check(context.scratch != nullptr, "mla_attention_forward: needs {} bytes of workspace, none were given", bytes);
+  void* data = context.scratch->take(DType::i64, {static_cast<std::int64_t>(bytes / 8)}).data;
+  check_cuda(cudaMemsetAsync(data, 0, sizeof(ForwardCounters), stream), "cudaMemsetAsync");
+  return static_cast<char*>(data);
+}
+
+void prepare_device(const DeviceFacts& device) {
+  thread_local int prepared = -1;
+  if (prepared == device.device) return;
+  check_cuda(prepare_forward_kernels(), "cudaFuncSetAttribute");
+  prepared = device.device;
+}
+
+}  // namespace
+
+std::size_t mla_sm90_forward_workspace(const MlaAttentionProblem& problem) {
+  if (!problem.packed) return kPiece;
+  return kTilesAt + static_cast<std::size_t>(
+                        ceil_div(row_tiles(problem) * static_cast<std::int64_t>(sizeof(PackedTile)), kPiece)) *
+                        kPiece;
+}
+
+void mla_sm90_forward(const Context& context, const MlaAttentionForward& op) {
+  const MlaAttentionProblem problem = problem_of(op);
+  check_layout(problem, op);
+  if (problem.s_q == 0 || problem.sequences == 0) return;
+  const auto stream = static_cast<cudaStream_t>(context.stream.handle);
+  ForwardParams params = params_for(problem, op);
+  if (problem.s_k == 0) {
+    check_cuda(launch_fill_empty(params, problem.packed ? 1 : static_cast<int>(problem.sequences),
+                                 static_cast<int>(problem.s_q), stream),
+               "launching the fill of rows without keys");
+    return;
+  }
+  const DeviceFacts& device = current_device();
+  prepare_device(device);
+  const ForwardMaps maps{
+      .q_nope = tensor_map(op.q_nope, {64, Traits::kNopePanels}),
+      .q_pe = tensor_map(op.q_pe, {64, 1}),
+      .k_nope = tensor_map(op.k_nope, {Traits::kKeys, Traits::kNopePanels}),
+      .k_pe = tensor_map(op.k_pe, {Traits::kKeys, 1}),
+      .v = tensor_map(op.v, {Traits::kKeys, Traits::kValuePanels}),
+  };
+  std::optional<ArenaScope> scope;
+  if (context.scratch != nullptr) scope.emplace(*context.scratch);
+  char* workspace = workspace_for(context, op, mla_sm90_forward_workspace(problem), stream);
+  params.counters = reinterpret_cast<ForwardCounters*>(workspace + kCountersAt);
+  if (problem.packed) {
+    params.cu_seqlens_q = op.cu_seqlens_q.as<std::int32_t>();
+    params.cu_seqlens_k = op.cu_seqlens_k.as<std::int32_t>();
+    auto* tiles = reinterpret_cast<PackedTile*>(workspace + kTilesAt);
+    auto* tile_count = reinterpret_cast<int*>(workspace + kTileCountAt);
+    params.tiles = tiles;
+    params.tile_count = tile_count;
+    const PackedSequences sequences{params.cu_seqlens_q, params.cu_seqlens_k, static_cast<int>(problem.sequences),
+                                    static_cast<int>(problem.s_k), problem.causal};
+    check_cuda(launch_list_tiles(sequences, tiles, tile_count, stream), "launching the list of row tiles");
+  }
+  const std::int64_t tiles = row_tiles(problem) * params.schedule.groups;
+  check_cuda(launch_forward(maps, params, problem.packed,
+                            static_cast<int>(std::min<std::int64_t>(tiles, device.multiprocessors)), stream),
+             "launching the attention forward");
+}
+
+}  // namespace lathe::ops::cuda

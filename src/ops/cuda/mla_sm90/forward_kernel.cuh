@@ -1,0 +1,376 @@
+// The forward on Hopper. One persistent block an SM: warpgroup 0 loads (a warp each for keys and tiles, values,
+// queries), warpgroups 1 and 2 compute 64 query rows each. For a block of 128 keys a consumer has the scores of this
+// block and the output of the last one in flight together (FlashAttention-3, arXiv:2407.08608); the two consumers take
+// turns to issue, so that one's softmax runs under the other's products.
+#pragma once
+
+#include "ops/cuda/mla_sm90/forward_softmax.cuh"
+#include "ops/cuda/mla_sm90/forward_store.cuh"
+#include "ops/cuda/mla_sm90/forward_tiles.cuh"
+#include "sm90/barrier.cuh"
+#include "sm90/control.cuh"
+#include "sm90/tma.cuh"
+#include "sm90/wgmma.cuh"
+
+namespace lathe::ops::cuda {
+
+// Hands out tiles and loads keys; runs in one thread.
+template <bool kPacked>
+__device__ __forceinline__ void load_tiles_and_keys(const ForwardMaps& maps, const ForwardParams& p, uint32_t shared,
+                                                    const ForwardBarriers& barriers) {
+  using Traits = ForwardTraits;
+  const bool timed = p.clock_counters != nullptr && blockIdx.x == 0;
+  if (timed) {  // the differences are added up at the end; the starts go in negated, so that no register keeps them
+    p.clock_counters[0] -= static_cast<std::uint64_t>(clock64());
+    p.clock_counters[1] -= sm90::nanoseconds();
+  }
+  sm90::RingPosition<Traits::kTileSlots> slot;
+  sm90::RingPosition<Traits::kStages> stage;
+  bool first = true;
+  int index = static_cast<int>(blockIdx.x);
+  while (true) {
+    sm90::barrier_wait(barriers.tile_empty + 8 * slot.stage(), slot.parity() ^ 1);
+    const ForwardTile tile = tile_at<kPacked>(p, index);
+    store_tile_slot<kPacked>(shared + Traits::kOffsetTiles + Traits::kTileBytes * slot.stage(), tile);
+    sm90::barrier_arrive(barriers.tile_full + 8 * slot.stage());
+    slot.advance();
+    if (tile.blocks == 0) break;
+    sm90::TileCoordinate nope{tile.head, tile.k_token, 0, tile.batch};
+    sm90::TileCoordinate rope{0, tile.k_token, 0, tile.batch};
+#pragma unroll 1
+    for (int block = 0; block < tile.blocks; ++block) {
+      sm90::barrier_wait(barriers.k_empty + 8 * stage.stage(), stage.parity() ^ 1);
+      const uint32_t full = barriers.k_full + 8 * stage.stage();
+      const uint32_t keys = shared + Traits::kOffsetK + Traits::kKBytes * stage.stage();
+      sm90::barrier_arrive_expect(full, Traits::kKBytes);
+      sm90::tma_load(keys, &maps.k_nope, full, nope);
+      sm90::tma_load(keys + Traits::kNopePanels * Traits::kKeyPanel, &maps.k_pe, full, rope);
+      // At the start the memory is asked for what is needed first: all else waits for the first keys.
+      if (first) {
+        sm90::barrier_wait(full, 0);
+        sm90::barrier_arrive(barriers.started);
+        first = false;
+      }
+      nope.token += Traits::kKeys;
+      rope.token += Traits::kKeys;
+      stage.advance();
+    }
+    // Taken as late as possible, when all loads of this tile are on their way: a tile taken early waits behind a long
+    // one.
+    index = atomicAdd(&p.counters->next_tile, 1) + static_cast<int>(gridDim.x);
+  }
+  sm90::let_next_kernel_begin();
+  if (timed) {
+    p.clock_counters[0] += static_cast<std::uint64_t>(clock64());
+    p.clock_counters[1] += sm90::nanoseconds();
+  }
+  // The last block leaves the counters as it found them.
+  if (atomicAdd(&p.counters->finished_blocks, 1) == static_cast<int>(gridDim.x) - 1) {
+    p.counters->next_tile = 0;
+    p.counters->finished_blocks = 0;
+  }
+}
+
+// Runs in one thread, of a warp of its own: behind the keys the first queries came 1.4 us later.
+template <bool kPacked>
+__device__ __forceinline__ void load_queries(const ForwardMaps& maps, const ForwardParams& p, uint32_t shared,
+                                             const ForwardBarriers& barriers) {
+  using Traits = ForwardTraits;
+  TileReader<kPacked> tiles(barriers, shared + Traits::kOffsetTiles);
+  uint32_t parity = 1;
+  while (true) {
+    tiles.wait();
+    const ForwardTile tile = tiles.read(p);
+    tiles.release(true);
+    if (tile.blocks == 0) break;
+#pragma unroll 1
+    for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
+      sm90::barrier_wait(barriers.q_empty + 8 * consumer, parity);
+      const uint32_t full = barriers.q_full + 8 * consumer;
+      const uint32_t queries = shared + Traits::kQBytes * consumer;
+      const sm90::TileCoordinate at{tile.head, tile.q_token + tile.row + 64 * consumer, 0, tile.batch};
+      sm90::barrier_arrive_expect(full, Traits::kQBytes);
+      sm90::tma_load_once(queries, &maps.q_nope, full, at);
+      sm90::tma_load_once(queries + Traits::kNopePanels * Traits::kQPanel, &maps.q_pe, full, at);
+    }
+    parity ^= 1;
+  }
+}
+
+// Zeroes the rows from `first` on: beyond the end of a packed sequence the copy engine brings the next one's values,
+// which would meet probabilities of 0, but 0 times NaN is NaN. All lanes of a warp take part.
+__device__ __forceinline__ void zero_value_rows(uint32_t values, int first) {
+  using Traits = ForwardTraits;
+  const int lane = static_cast<int>(threadIdx.x & 31);
+  for (int row = first + lane / 8; row < Traits::kKeys; row += 4)
+    for (int panel = 0; panel < Traits::kValuePanels; ++panel) {
+      const uint32_t at = values + panel * Traits::kKeyPanel + row * Traits::kRowBytes + lane % 8 * 16;
+      asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};" ::"r"(at), "r"(0) : "memory");
+    }
+  sm90::proxy_fence();
+  __syncwarp();
+}
+
+// Runs in one thread, or in a whole warp where sequences are packed.
+template <bool kPacked>
+__device__ __forceinline__ void load_values(const ForwardMaps& maps, const ForwardParams& p, uint32_t shared,
+                                            const ForwardBarriers& barriers) {
+  using Traits = ForwardTraits;
+  const bool leader = !kPacked || (threadIdx.x & 31) == 0;
+  TileReader<kPacked> tiles(barriers, shared + Traits::kOffsetTiles);
+  sm90::RingPosition<Traits::kStages> stage;
+  uint32_t tail_parity = 0;
+  sm90::barrier_wait(barriers.started, 0);
+  while (true) {
+    tiles.wait();
+    const ForwardTile tile = tiles.read(p);
+    if constexpr (kPacked) __syncwarp();
+    tiles.release(leader);
+    if (tile.blocks == 0) break;
+    sm90::TileCoordinate at{tile.head, tile.k_token, 0, tile.batch};
+#pragma unroll 1
+    for (int block = 0; block < tile.blocks; ++block) {
+      sm90::barrier_wait(barriers.v_empty + 8 * stage.stage(), stage.parity() ^ 1);
+      const uint32_t full = barriers.v_full + 8 * stage.stage();
+      const uint32_t values = shared + Traits::kOffsetV + Traits::kVBytes * stage.stage();
+      const int valid = tile.s_k - block * Traits::kKeys;
+      if (kPacked && valid < Traits::kKeys) {
+        if (leader) {
+          sm90::barrier_arrive_expect(barriers.v_tail, Traits::kVBytes);
+          sm90::tma_load(values, &maps.v, barriers.v_tail, at);
+        }
+        sm90::barrier_wait(barriers.v_tail, tail_parity);
+        tail_parity ^= 1;
+        zero_value_rows(values, valid);
+        if (leader) sm90::barrier_arrive(full);
+      } else if (leader) {
+        sm90::barrier_arrive_expect(full, Traits::kVBytes);
+        sm90::tma_load(values, &maps.v, full, at);
+      }
+      at.token += Traits::kKeys;
+      stage.advance();
+    }
+  }
+}
+
+// A warpgroup that computes 64 rows of each tile.
+template <bool kPacked>
+class ForwardConsumer {
+ public:
+  using Traits = ForwardTraits;
+
+  __device__ __forceinline__ ForwardConsumer(const ForwardParams& p, uint32_t shared, const ForwardBarriers& barriers,
+                                             int consumer)
+      : p_(p),
+        barriers_(barriers),
+        tiles_(barriers, shared + Traits::kOffsetTiles),
+        queries_(sm90::descriptor_k_major(shared + Traits::kQBytes * consumer)),
+        keys_(sm90::descriptor_k_major(shared + Traits::kOffsetK)),
+        values_(sm90::descriptor_mn_major(shared + Traits::kOffsetV, Traits::kKeyPanel)),
+        q_full_(barriers.q_full + 8 * consumer),
+        q_empty_(barriers.q_empty + 8 * consumer),
+        turn_(kFirstTurn + consumer),
+        next_turn_(kFirstTurn + (consumer + 1) % Traits::kConsumers),
+        first_row_(64 * consumer) {
+    if (consumer == Traits::kConsumers - 1) sm90::named_barrier_arrive(kFirstTurn, kTurnThreads);
+#pragma unroll
+    for (float& x : out_) x = 0;
+  }
+
+  __device__ __forceinline__ void run() {
+    const int warp_row = first_row_ + static_cast<int>(threadIdx.x % 128 / 32) * 16;
+    const int my_row = warp_row + static_cast<int>(threadIdx.x % 32 / 4);
+    while (true) {
+      tiles_.wait();
+      bool half;
+      int unmasked;
+      {
+        const ForwardTile tile = tiles_.read(p_);
+        blocks_ = __shfl_sync(~0u, tile.blocks, 0);  // equal in all lanes, and now ptxas knows
+        if (blocks_ == 0) break;
+        // The last key that this warpgroup's first and last row see.
+        const int first_limit = tile.last_key(p_, tile.row + first_row_);
+        const int last_limit = tile.last_key(p_, tile.row + first_row_ + 63);
+        unmasked = min(max(first_limit + 1, 0) / Traits::kKeys, blocks_);
+        // In the last block the second half of the keys may be masked for all 64 rows.
+        half = last_limit < (blocks_ - 1) * Traits::kKeys + 64;
+        row_limit_[0] = tile.last_key(p_, tile.row + my_row);
+        row_limit_[1] = tile.last_key(p_, tile.row + my_row + 8);
+      }
+      first_block(unmasked == 0);
+      int block = 1;
+      // The masked step has a body of its own: an `if` inside of the loop costs 3%.
+      for (; block < unmasked; ++block) step<Traits::kKeys, false>(block);
+      for (; block < blocks_ - half; ++block) step<Traits::kKeys, true>(block);
+      if (block < blocks_) step<64, true>(block);
+      // A path for each width: a product that runs on a condition is serialised by ptxas (C7519).
+      if (half)
+        last_output<64>();
+      else
+        last_output<Traits::kKeys>();
+      const ForwardTile tile = tiles_.read(p_);  // again: kept meanwhile it would cost registers
+      __syncwarp();
+      tiles_.release(lane() == 0);
+      store_rows(p_, tile, tile.row + my_row, out_, rows_);
+    }
+  }
+
+ private:
+  using Ring = sm90::RingPosition<Traits::kStages>;
+
+  static constexpr int kFirstTurn = 1;  // named barrier of the first consumer; 0 is __syncthreads
+  static constexpr int kTurnThreads = 128 * Traits::kConsumers;
+
+  static __device__ __forceinline__ int lane() { return static_cast<int>(threadIdx.x & 31); }
+
+  __device__ __forceinline__ void release(uint32_t barrier) {
+    if (lane() == 0) sm90::barrier_arrive(barrier);
+  }
+  __device__ __forceinline__ void wait_keys() { sm90::barrier_wait(barriers_.k_full + 8 * k_.stage(), k_.parity()); }
+  __device__ __forceinline__ void release_keys() {
+    release(barriers_.k_empty + 8 * k_.stage());
+    k_.advance();
+  }
+  // The values of the block whose keys were released `back` blocks ago; they have a ring of their own with equal turns.
+  __device__ __forceinline__ Ring values_ring(uint32_t back) const { return {k_.count - back}; }
+  __device__ __forceinline__ void wait_values() {
+    const Ring v = values_ring(1);
+    sm90::barrier_wait(barriers_.v_full + 8 * v.stage(), v.parity());
+  }
+  __device__ __forceinline__ void release_values(uint32_t back) {
+    release(barriers_.v_empty + 8 * values_ring(back).stage());
+  }
+
+  // scores = Q K^T for the first kColumns keys of the block.
+  template <int kColumns>
+  __device__ __forceinline__ void issue_scores() {
+    const uint64_t keys = sm90::advance(keys_, Traits::kKBytes * k_.stage());
+#pragma unroll
+    for (int k = 0; k < (Traits::kNope + Traits::kRope) / 16; ++k) {
+      const uint64_t a = sm90::advance(queries_, k / 4 * Traits::kQPanel + k % 4 * 32);
+      const uint64_t b = sm90::advance(keys, k / 4 * Traits::kKeyPanel + k % 4 * 32);
+      if constexpr (kColumns == 64)
+        sm90::wgmma_ss_n64<0, 0>(scores_, a, b, k > 0);
+      else
+        sm90::wgmma_ss_n128<0, 0>(scores_, a, b, k > 0);
+    }
+    sm90::wgmma_commit();
+  }
+  // output (+)= P V for the first kColumns keys of the block.
+  template <int kColumns>
+  __device__ __forceinline__ void issue_output(bool accumulate) {
+    const uint64_t values = sm90::advance(values_, Traits::kVBytes * values_ring(1).stage());
+#pragma unroll
+    for (int k = 0; k < kColumns / 16; ++k)
+      sm90::wgmma_rs_n128<1>(out_, &probabilities_[4 * k], sm90::advance(values, 2048 * k), k > 0 || accumulate);
+    sm90::wgmma_commit();
+  }
+
+  __device__ __forceinline__ ColumnLimits limits(int block) const {
+    return {{row_limit_[0] - block * Traits::kKeys, row_limit_[1] - block * Traits::kKeys}};
+  }
+
+  __device__ __forceinline__ void first_block(bool masked) {
+    sm90::barrier_wait(q_full_, tiles_.count() & 1);
+    wait_keys();
+    sm90::pin(scores_);
+    sm90::wgmma_fence();
+    issue_scores<Traits::kKeys>();
+    sm90::wgmma_wait<0>();
+    sm90::pin(scores_);
+    release_keys();
+    if (blocks_ == 1) release(q_empty_);
+    if (masked) mask_scores<Traits::kKeys>(scores_, limits(0));
+    softmax<true, Traits::kKeys>(scores_, rows_, p_.scale_log2e);
+    pack_probabilities(probabilities_, scores_);
+  }
+
+  // The scores of `block` and the output of the block before it, in flight together; the softmax of this block runs
+  // under that output and under the other warpgroup's turn.
+  template <int kColumns, bool kMasked>
+  __device__ __forceinline__ void step(int block) {
+    wait_keys();
+    sm90::named_barrier_sync(turn_, kTurnThreads);
+    sm90::pin(scores_);
+    sm90::wgmma_fence();
+    issue_scores<kColumns>();
+    rescale_output(out_, rows_);
+    wait_values();
+    sm90::pin(out_);
+    sm90::pin(probabilities_);
+    sm90::wgmma_fence();
+    issue_output<Traits::kKeys>(block > 1);
+    sm90::named_barrier_arrive(next_turn_, kTurnThreads);
+    sm90::wgmma_wait<1>();
+    sm90::pin(scores_);
+    release_keys();
+    if (block == blocks_ - 1) release(q_empty_);
+    if constexpr (kMasked) mask_scores<kColumns>(scores_, limits(block));
+    softmax<false, kColumns>(scores_, rows_, p_.scale_log2e);
+    sm90::wgmma_wait<0>();
+    sm90::pin(out_);
+    sm90::pin(probabilities_);
+    release_values(2);
+    pack_probabilities(probabilities_, scores_);
+  }
+
+  template <int kColumns>
+  __device__ __forceinline__ void last_output() {
+    rescale_output(out_, rows_);
+    wait_values();
+    sm90::pin(out_);
+    sm90::pin(probabilities_);
+    sm90::wgmma_fence();
+    issue_output<kColumns>(blocks_ > 1);
+    sm90::wgmma_wait<0>();
+    sm90::pin(out_);
+    release_values(1);
+  }
+
+  const ForwardParams& p_;
+  const ForwardBarriers& barriers_;
+  TileReader<kPacked> tiles_;
+  uint64_t queries_, keys_, values_;
+  uint32_t q_full_, q_empty_;
+  int turn_, next_turn_, first_row_;
+  int blocks_ = 0;  // of the tile
+  int row_limit_[2];
+  Ring k_;  // key blocks that are done with
+  SoftmaxRows rows_;
+  float scores_[64], out_[64];
+  uint32_t probabilities_[32];
+};
+
+template <bool kPacked>
+__global__ void __launch_bounds__(ForwardTraits::kThreads, 1)
+    mla_forward_kernel(const __grid_constant__ ForwardMaps maps, const __grid_constant__ ForwardParams p) {
+  using Traits = ForwardTraits;
+  extern __shared__ uint8_t dynamic_shared[];
+  const uint32_t shared = (sm90::shared_address(dynamic_shared) + 1023) & ~1023u;
+  const ForwardBarriers barriers(shared + Traits::kOffsetBarriers);
+  const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 128), 0);
+  const int warp = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 32), 0);
+  if (threadIdx.x == 32) {
+    sm90::tma_prefetch_map(&maps.q_nope);
+    sm90::tma_prefetch_map(&maps.q_pe);
+    sm90::tma_prefetch_map(&maps.k_nope);
+    sm90::tma_prefetch_map(&maps.k_pe);
+    sm90::tma_prefetch_map(&maps.v);
+  }
+  if (threadIdx.x == 0) barriers.init();
+  __syncthreads();
+  sm90::wait_for_previous_kernel();
+
+  if (warpgroup == 0) {
+    sm90::registers_decrease<Traits::kLoaderRegisters>();
+    const bool leader = (threadIdx.x & 31) == 0;
+    if (warp == 0 && leader) load_tiles_and_keys<kPacked>(maps, p, shared, barriers);
+    if (warp == 1 && (kPacked || leader)) load_values<kPacked>(maps, p, shared, barriers);
+    if (warp == 2 && leader) load_queries<kPacked>(maps, p, shared, barriers);
+  } else {
+    sm90::registers_increase<Traits::kConsumerRegisters>();
+    ForwardConsumer<kPacked>(p, shared, barriers, warpgroup - 1).run();
+  }
+}
+
+}  // namespace lathe::ops::cuda
