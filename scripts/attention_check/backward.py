@@ -1,0 +1,187 @@
+"""The backward: five gradients, with and without dlse, in any order of sums and deterministic.
+
+Truth is the `cpu` backend's forward and backward in fp64; the reference is autograd through the eager attention of
+reference.py in bf16. The device's backward gets the o and lse of the device's forward.
+"""
+
+import math
+
+import torch
+
+import lathe
+
+from .forward import Forward
+from .problem import INPUTS, NOPE, SCALE, Problem, make_values, place
+from .reference import SCORES_AT_ONCE, Mismatch, attention, beyond_rounding, concatenated, largest, same_bits
+
+GRADIENTS = tuple("d" + name for name in INPUTS)
+
+
+class Backward:
+    """A problem's forward, what comes back to it, and its gradients on the device."""
+
+    def __init__(self, problem, device, with_dlse, values=None):
+        self.problem, self.device = problem, device
+        values = dict(make_values(problem) if values is None else values)
+        do = values.pop("do")
+        dlse = values.pop("dlse", None)
+        if with_dlse and dlse is None:
+            dlse = torch.randn(problem.lse_shape, generator=torch.Generator().manual_seed(9))
+        self.values = values
+        self.forward = Forward(problem, device, self.values)
+        self.results = self.forward.outputs()
+        self.forward.prepare(self.results)()
+        names = ("do", "dlse") if with_dlse else ("do",)
+        back = place(problem, names)
+        back["do"].copy_(do)
+        if with_dlse:
+            back["dlse"].copy_(dlse)
+        self.do, self.dlse, self.back = do, dlse, back.to(device)
+
+    def prepare(self, gradients, deterministic):
+        tensors = [self.forward.inputs[name] for name in INPUTS]
+        tensors += [self.results["o"], self.results["lse"], self.back["do"], *(gradients[name] for name in GRADIENTS)]
+        return lathe.prepare_mla_backward(
+            *tensors, dlse=self.back.get("dlse"), softmax_scale=SCALE, causal=self.problem.causal,
+            deterministic=deterministic, **self.forward.cu_seqlens)
+
+    def outputs(self):
+        return place(self.problem, GRADIENTS).to(self.device)
+
+    def run(self, deterministic):
+        """The gradients on the host, by name."""
+        gradients = self.outputs()
+        self.prepare(gradients, deterministic)()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        gradients = gradients.to("cpu")
+        if not gradients.intact():
+            raise Mismatch("memory beside a gradient was written")
+        return gradients
+
+
+def truth(problem, values, do, dlse):
+    inputs = [values[name].double() for name in INPUTS]
+    o = torch.empty(problem.shape("o"), dtype=torch.float64)
+    lse = torch.empty(problem.lse_shape, dtype=torch.float64)
+    options = dict(softmax_scale=SCALE, causal=problem.causal, backend="cpu", **problem.cu_seqlens("cpu"))
+    lathe.mla_forward(*inputs, o, lse, **options)
+    gradients = {name: torch.empty(problem.shape(name), dtype=torch.float64) for name in GRADIENTS}
+    dlse = None if dlse is None else dlse.double().masked_fill(lse.isneginf(), 0)
+    lathe.mla_backward(*inputs, o, lse, do.double(), *gradients.values(), dlse=dlse, **options)
+    return gradients
+
+
+def eager(problem, values, do, dlse, device):
+    """Gradients by autograd in bf16, fp64 on the host."""
+    gradients = {name: torch.zeros(problem.shape(name), dtype=torch.float64) for name in GRADIENTS}
+    for q_at, k_at in problem.sequences():
+        s_q, s_k = values["q_nope"][q_at].shape[0], values["k_nope"][k_at].shape[0]
+        if s_q == 0 or s_k == 0:
+            continue
+        step = max(1, SCORES_AT_ONCE // (2 * s_q * s_k))
+        for first in range(0, problem.h, step):
+            heads = slice(first, first + step)
+            q, k, v = (t.requires_grad_() for t in concatenated(values, q_at, k_at, heads, device))
+            o, lse = attention(q, k, v, problem.causal, exact_scores=False)
+            seeds, outputs = [do[q_at][:, heads].transpose(0, 1).to(device)], [o]
+            if dlse is not None:
+                at = (heads, *q_at) if problem.packed else (*q_at, heads)
+                seeds.append(dlse[at].to(device).masked_fill(lse.isneginf(), 0))
+                outputs.append(lse)
+            dq, dk, dv = (t.transpose(0, 1).cpu().double() for t in torch.autograd.grad(outputs, (q, k, v), seeds))
+            gradients["dq_nope"][q_at][:, heads] = dq[..., :NOPE]
+            gradients["dq_pe"][q_at][:, heads] = dq[..., NOPE:]
+            gradients["dk_nope"][k_at][:, heads] = dk[..., :NOPE]
+            gradients["dk_pe"][k_at] += dk[..., NOPE:].sum(1, keepdim=True)
+            gradients["dv"][k_at][:, heads] = dv
+    return gradients
+
+
+def longest(tensor):
+    """The largest norm of a row."""
+    return largest(tensor.double().square().sum(-1).sqrt())
+
+
+def rounding(problem, values, do):
+    """What the rounding of dP - D may add to each gradient. Over queries and heads its parts have either sign."""
+    each = 2.0**-20 * SCALE * longest(do) * longest(values["v"])
+    queries = max(problem.q_lengths) if problem.packed else problem.s_q
+    terms = {"dq_nope": 1, "dq_pe": 1, "dk_nope": queries, "dk_pe": queries * problem.h}
+    factors = {"dq_nope": "k_nope", "dq_pe": "k_pe", "dk_nope": "q_nope", "dk_pe": "q_pe"}
+    added = {name: each * math.sqrt(terms[name]) * largest(values[factors[name]].double().abs()) for name in terms}
+    return added | {"dv": 0.0}
+
+
+def check(problem, device, reference_device, with_dlse, deterministic):
+    backward = Backward(problem, device, with_dlse)
+    got = backward.run(deterministic)
+    arguments = problem, backward.values, backward.do, backward.dlse
+    true, plain = truth(*arguments), eager(*arguments, reference_device)
+    added = rounding(problem, backward.values, backward.do)
+    measured, wrong = {}, []
+    for name in GRADIENTS:
+        if got[name].isnan().any():
+            raise Mismatch(f"{int(got[name].isnan().sum())} NaN of {got[name].numel()} in {name}")
+        error = beyond_rounding(got[name], true[name])
+        slack = 2 * largest((plain[name] - true[name]).abs()) + added[name]
+        measured[name] = {"beyond_rounding": error, "slack": slack}
+        if error > slack:
+            wrong.append(f"{name} is off by {error:.3e} beyond rounding, allowed {slack:.3e}")
+    if wrong:
+        raise Mismatch("; ".join(wrong), measured)
+    return measured
+
+
+def check_repeat(problem, device, runs):
+    """Deterministic: equal bits in every run."""
+    backward = Backward(problem, device, with_dlse=True)
+    first = backward.run(deterministic=True)
+    for number in range(runs):
+        again = backward.run(deterministic=True)
+        if wrong := [name for name in GRADIENTS if not same_bits(first[name], again[name])]:
+            raise Mismatch(f"run {number + 2} gave other bits in {', '.join(wrong)}")
+    return {"runs": runs}
+
+
+def check_leaks(problem, device):
+    """Each sequence's gradients, bit for bit, while all others' inputs and do are NaN."""
+    values = make_values(problem)
+    values["dlse"] = torch.randn(problem.lse_shape)
+    clean = Backward(problem, device, True, values).run(deterministic=True)
+    sequences = problem.sequences()
+    for number in range(0, len(sequences), max(1, len(sequences) // 6)):
+        q_at, k_at = sequences[number]
+        poisoned = {}
+        for name, value in values.items():
+            if name == "dlse":
+                at = (slice(None), *q_at) if problem.packed else q_at
+            else:
+                at = k_at if name in ("k_nope", "k_pe", "v") else q_at
+            poisoned[name] = torch.full_like(value, float("nan"))
+            poisoned[name][at] = value[at]
+        got = Backward(problem, device, True, poisoned).run(deterministic=True)
+        for name in GRADIENTS:
+            at = q_at if name.startswith("dq") else k_at
+            if not same_bits(clean[name][at], got[name][at]):
+                raise Mismatch(f"NaN in other sequences changed {name} of sequence {number}")
+    return {}
+
+
+def problems(quick):
+    number = 0
+    for s in (1, 64, 65, 200) if quick else (1, 63, 64, 65, 127, 128, 129, 200, 1000, 2048):
+        for h in (1, 3) if quick else (1, 3, 16):
+            for causal in (True, False):
+                number += 1
+                yield Problem(h=h, causal=causal, b=1 + number % 2, s_q=s, s_k=s, seed=number)
+    for s_q, s_k in ((63, 200), (200, 63), (65, 64), (257, 1)):
+        for causal in (True, False):
+            number += 1
+            yield Problem(h=3, causal=causal, b=2, s_q=s_q, s_k=s_k, seed=number)
+    for layout in ("contiguous", "transposed", "gapped", "shared"):
+        yield Problem(h=3, b=2, s_q=129, s_k=200, layout=layout, seed=number)
+    for causal in (True, False):
+        yield Problem(h=3, causal=causal, q_lengths=(65, 200, 1, 0, 40, 129), k_lengths=(65, 130, 77, 64, 0, 129))
+    for values in ("zero_queries", "equal_keys", "huge_key"):
+        yield Problem(h=2, b=1, s_q=200, s_k=200, values=values)

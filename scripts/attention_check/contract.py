@@ -1,0 +1,222 @@
+"""What the forward promises beside its numbers: equal bits in every run, graphs, streams, refusals."""
+
+import torch
+
+import lathe
+
+from .forward import Forward
+from .problem import INPUTS, SCALE, Problem
+from .reference import Mismatch, same_bits
+
+
+def repeat_problems(quick):
+    if quick:
+        return [Problem(h=2, b=2, s_q=200, s_k=200)]
+    return [
+        Problem(h=16, s_q=2048, s_k=2048),
+        Problem(h=16, causal=False, s_q=1000, s_k=1000),
+        Problem(h=3, q_lengths=(1000, 1, 65, 129, 300), k_lengths=(1000, 70, 65, 300, 129)),
+    ]
+
+
+def check_repeat(problem, device, runs):
+    """Equal bits over `runs` runs into the same outputs, which are NaN before each."""
+    forward = Forward(problem, device)
+    outputs = forward.outputs()
+    call = forward.prepare(outputs)
+    call()
+    return _same_again(forward, outputs, call, runs)
+
+
+def check_graph(problem, device, runs):
+    """The same of a captured CUDA graph, against a call outside of it."""
+    forward = Forward(problem, device)
+    expected = forward.run()
+    outputs, stream = forward.outputs(), torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    call = forward.prepare(outputs, stream=stream.cuda_stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        call()
+    graph.replay()
+    torch.cuda.synchronize()
+    if not all(same_bits(a, b) for a, b in zip(expected, forward.fetch(outputs))):
+        raise Mismatch("the graph's results are not the call's")
+    return _same_again(forward, outputs, graph.replay, runs)
+
+
+def _same_again(forward, outputs, call, runs):
+    _wait(forward.device)
+    first = {name: view.clone() for name, view in outputs.items()}
+    for number in range(runs):
+        for view in outputs.values():
+            view.fill_(float("nan"))
+        _wait(forward.device)
+        call()
+        _wait(forward.device)
+        for name, view in outputs.items():
+            if not same_bits(first[name], view):
+                raise Mismatch(f"run {number + 2} gave other bits in {name}")
+    forward.fetch(outputs)
+    return {"runs": runs}
+
+
+def _wait(device):
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def check_streams(rounds):
+    """Two calls at once, on two streams with a workspace each, give what they give alone."""
+    problems = Problem(h=16, b=1, s_q=1000, s_k=1000), Problem(h=3, causal=False, b=4, s_q=333, s_k=700, seed=2)
+    forwards = [Forward(problem, "cuda") for problem in problems]
+    expected = [forward.run() for forward in forwards]
+    outputs = [forward.outputs() for forward in forwards]
+    calls = []
+    for forward, views in zip(forwards, outputs):
+        tensors = [forward.inputs[name] for name in INPUTS]
+        size = lathe.mla_forward_workspace_size(
+            *tensors, views["o"], views["lse"], softmax_scale=SCALE, causal=forward.problem.causal)
+        workspace = torch.zeros(max(size, 256), dtype=torch.uint8, device="cuda")
+        calls.append((forward, views, workspace, torch.cuda.Stream()))
+    torch.cuda.synchronize()
+    prepared = [
+        forward.prepare(views, workspace=workspace, stream=stream.cuda_stream)
+        for forward, views, workspace, stream in calls
+    ]
+    for _ in range(rounds):
+        for call in prepared:
+            call()
+    for forward, views, alone in zip(forwards, outputs, expected):
+        if not all(same_bits(a, b) for a, b in zip(alone, forward.fetch(views))):
+            raise Mismatch(f"{forward.problem}: other bits beside another call")
+    return {"rounds": rounds}
+
+
+INVALID, UNSUPPORTED = "LATHE_STATUS_INVALID_ARGUMENT", "LATHE_STATUS_UNSUPPORTED"
+
+
+def refusals(device):
+    """(name, change of the prepared call's arguments, allowed statuses, what the message holds)"""
+
+    def dtype(args):
+        args.k_nope.dtype = 0
+
+    def length(args):
+        args.k_pe.shape[1] = 71
+
+    def last_stride(args):
+        args.v.strides[3] = 2
+
+    def shared_output(args):
+        args.o.strides[1] = 0
+
+    def lse_shape(args):
+        args.lse.shape[2] = 71
+
+    def one_cu_seqlens(args):
+        args.cu_seqlens_q.rank = 1
+        args.cu_seqlens_q.dtype = 3
+        args.cu_seqlens_q.shape[0] = 2
+        args.cu_seqlens_q.strides[0] = 1
+        args.cu_seqlens_q.data = args.q_nope.data
+
+    def unknown_backend(args):
+        args.backend = b"sm123"
+
+    cases = [
+        ("k_nope fp32 beside bf16", dtype, (INVALID,), ("k_nope", "f32", "bf16")),
+        ("k_pe of another length", length, (INVALID,), ("k_pe", "71", "70")),
+        ("v with a last stride of 2", last_stride, (INVALID,), ("v",)),
+        ("o through a stride of 0", shared_output, (INVALID,), ("o",)),
+        ("lse of another length", lse_shape, (INVALID,), ("lse", "71", "70")),
+        ("cu_seqlens_q alone", one_cu_seqlens, (INVALID,), ("cu_seqlens_k",)),
+        ("an unknown backend", unknown_backend, (INVALID, UNSUPPORTED), ("sm123", "sm90")),
+    ]
+    return cases + (sm90_refusals() if device == "cuda" else [])
+
+
+def sm90_refusals():
+    either = (INVALID, UNSUPPORTED)
+
+    def pointer(args):
+        args.q_pe.data += 2
+
+    def stride(args):
+        args.k_nope.strides[1] += 4
+        stride.words = ("k_nope", str(args.k_nope.strides[1]))
+
+    def fp32(args):
+        for name in INPUTS + ("o",):
+            getattr(args, name).dtype = 0
+
+    def nope_64(args):
+        args.q_nope.shape[3] = args.k_nope.shape[3] = 64
+
+    def nope_192(args):
+        args.q_nope.shape[3] = args.k_nope.shape[3] = 192
+
+    def small(args):
+        args.workspace_size -= 1
+
+    def misaligned(args):
+        args.workspace += 16
+
+    def none(args):
+        args.workspace = None
+
+    return [
+        ("a pointer of 2 bytes past 16", pointer, either, ("q_pe", "16")),
+        ("a stride of no multiple of 8", stride, either, lambda: stride.words),
+        ("fp32", fp32, either, ("f32",)),
+        ("64 + 64 wide keys", nope_64, either, ("64", "128")),
+        ("192 + 64 wide keys", nope_192, either, ("192", "128")),
+        ("a workspace a byte too small", small, (INVALID,), ("workspace",)),
+        ("a workspace aligned to 16", misaligned, (INVALID,), ("workspace", "256")),
+        ("no workspace", none, (INVALID,), ("workspace",)),
+    ]
+
+
+def check_refusal(case, device):
+    """The status, the clashing values in the message, and outputs as they were."""
+    name, change, statuses, words = case
+    problem = Problem(h=2, b=2, s_q=70, s_k=70, layout="contiguous")
+    forward = Forward(problem, device)
+    outputs = forward.outputs()
+    options = {}
+    if device == "cuda":  # of exactly the size that is needed, so that a byte less is too little
+        tensors = [forward.inputs[name] for name in INPUTS]
+        size = lathe.mla_forward_workspace_size(*tensors, outputs["o"], outputs["lse"], softmax_scale=SCALE)
+        if size == 0 and "workspace" in name:
+            return {"message": "it needs no workspace"}
+        # 256 bytes more than that: the case of a misaligned pointer stays inside.
+        memory = torch.zeros(size + 256, dtype=torch.uint8, device=device)
+        options["workspace"] = memory[:size]
+    call = forward.prepare(outputs, **options)
+    change(call.args)
+    try:
+        call()
+    except lathe.LatheError as error:
+        refused = error
+    else:
+        raise Mismatch("it was not refused")
+    if refused.status not in statuses:
+        raise Mismatch(f"{refused}: expected {' or '.join(statuses)}")
+    missing = [word for word in (words() if callable(words) else words) if word not in refused.message]
+    if missing:
+        raise Mismatch(f"the message does not say {', '.join(missing)}: {refused.message}")
+    for view in outputs.values():  # as long as the views: none of their elements was written either
+        if not view.isnan().all():
+            raise Mismatch("outputs were written")
+    forward.fetch(outputs)
+    return {"status": refused.status, "message": refused.message}
+
+
+def check_empty(device):
+    """Sizes of zero are valid calls."""
+    for problem in (Problem(h=2, b=0, s_q=5, s_k=5), Problem(h=2, b=1, s_q=0, s_k=5)):
+        Forward(problem, device).run()
+    o, lse = Forward(Problem(h=2, b=2, s_q=5, s_k=0), device).run()
+    if o.count_nonzero() or not lse.isneginf().all():
+        raise Mismatch("without keys, o is not 0 or lse not -inf")
+    return {}
