@@ -144,7 +144,11 @@ def _shared_workspace(size, device, stream):
 
     held = _workspaces.get((device, stream))
     if held is None or held.numel() < size:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # calls in flight may use the smaller one
         held = _workspaces[device, stream] = torch.zeros(max(size, 1 << 20), dtype=torch.uint8, device=device)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)  # zeroed on torch's stream, used on the caller's
     return held
 
 
@@ -218,8 +222,9 @@ def mla_forward(*tensors, **options):
     mla_forward(q_nope, q_pe, k_nope, k_pe, v, o, lse, *, softmax_scale, causal=True, cu_seqlens_q=None,
                 cu_seqlens_k=None, workspace=None, backend="auto", stream=None, clock_counters=None)
 
-    A workspace is a zeroed tensor; calls without one share one a stream, made before the call is. `stream` is a
-    cudaStream_t as an int, by default torch's current one.
+    A workspace is a zeroed tensor; calls without one share one a stream, which is made, and waited for, when it is
+    first needed or too small: not while a graph is captured. `stream` is a cudaStream_t as an int, by default torch's
+    current one.
     """
     prepare_mla_forward(*tensors, **options)()
 
