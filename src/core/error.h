@@ -21,6 +21,18 @@ class InputError : public Error {
   using Error::Error;
 };
 
+// The CUDA driver or runtime reported an error.
+class DeviceError : public Error {
+ public:
+  using Error::Error;
+};
+
+// The host has no memory for what was asked.
+class OutOfMemoryError : public Error {
+ public:
+  using Error::Error;
+};
+
 template <typename... Args>
 [[noreturn]] void fail(fmt::format_string<Args...> format, Args&&... args) {
   throw Error(fmt::format(format, std::forward<Args>(args)...));

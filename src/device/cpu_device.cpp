@@ -24,7 +24,8 @@ class CpuDevice final : public Device {
   void* allocate(std::size_t bytes, const std::string& name) override {
     const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, std::max(rounded, kAlignment));
-    check(data != nullptr, "out of memory on the CPU: {} bytes wanted for {}", bytes, name);
+    if (data == nullptr)
+      throw OutOfMemoryError(fmt::format("out of memory on the CPU: {} bytes wanted for {}", bytes, name));
     return data;
   }
 

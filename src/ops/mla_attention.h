@@ -83,8 +83,13 @@ struct MlaAttentionBackend {
   void (*backward)(const Context&, const MlaAttentionBackward&);
 };
 
+// What a check looks at: cu_seqlens on the CPU are read, or no memory at all is.
+enum class Checked : std::uint8_t { values, shapes };
+
 // The checks of mla_attention_forward and _backward: throw Error naming both sides of a clash.
-MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionForward& op);
-MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionBackward& op);
+MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionForward& op,
+                                        Checked checked = Checked::values);
+MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionBackward& op,
+                                        Checked checked = Checked::values);
 
 }  // namespace lathe::ops
