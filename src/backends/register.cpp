@@ -1,9 +1,6 @@
 #include "backends/register.h"
 
-#include <array>
-
 #include "backends/cuda.h"
-#include "core/error.h"
 #include "device/cpu_device.h"
 #include "ops/cpu/cpu_ops.h"
 
@@ -37,35 +34,6 @@ constexpr ops::Table kCpuTable{
     .sum_of_squares = ops::cpu::sum_of_squares,
 };
 
-constexpr std::string_view kCpuDoes = "fp32, fp64 and bf16, on every processor";
-
-std::string nothing_missing() { return {}; }
-std::string cpu_unsupported(const ops::MlaAttentionProblem&) { return {}; }  // it computes all that the checks let by
-std::size_t no_workspace(const ops::MlaAttentionProblem&) { return 0; }
-
-constexpr ops::MlaAttentionBackend kCpuAttention{
-    .name = "cpu",
-    .device = DeviceKind::cpu,
-    .computes = kCpuDoes,
-    .unavailable = nothing_missing,
-    .unsupported = cpu_unsupported,
-    .forward_workspace = no_workspace,
-    .backward_workspace = no_workspace,
-    .forward = ops::cpu::mla_attention_forward,
-    .backward = ops::cpu::mla_attention_backward,
-};
-
-std::string_view name_of(DeviceKind kind) { return kind == DeviceKind::cpu ? "cpu" : "cuda"; }
-
-// Why `backend` cannot take the call; "" if it can.
-std::string obstacle(const ops::MlaAttentionBackend& backend, const ops::MlaAttentionProblem& problem) {
-  if (backend.device != problem.device)
-    return fmt::format("it runs on {}, the tensors lie on {}", name_of(backend.device), name_of(problem.device));
-  std::string reason = backend.unavailable();
-  if (reason.empty()) reason = backend.unsupported(problem);
-  return reason;
-}
-
 }  // namespace
 
 std::string device_unavailable(DeviceKind kind) { return kind == DeviceKind::cpu ? std::string() : cuda_unavailable(); }
@@ -75,30 +43,5 @@ std::unique_ptr<Device> make_device(DeviceKind kind) {
 }
 
 const ops::Table& op_table(DeviceKind kind) { return kind == DeviceKind::cpu ? kCpuTable : cuda_table(); }
-
-std::span<const ops::MlaAttentionBackend> attention_backends() {
-  // In the order of choice.
-  static const std::array<ops::MlaAttentionBackend, 3> backends{kCpuAttention, sm90_attention_backend(),
-                                                                cudnn_attention_backend()};
-  return backends;
-}
-
-AttentionChoice choose_attention_backend(std::string_view name, const ops::MlaAttentionProblem& problem) {
-  std::string names;
-  std::string obstacles;
-  bool known = false;
-  for (const ops::MlaAttentionBackend& backend : attention_backends()) {
-    names += fmt::format(", {}", backend.name);
-    if (name != "auto" && name != backend.name) continue;
-    known = true;
-    const std::string reason = obstacle(backend, problem);
-    if (reason.empty())
-      return {&backend, name == "auto" ? fmt::format("auto: the first of the backends that supports the call")
-                                       : std::string("as asked for")};
-    obstacles += fmt::format("{}{}: {}", obstacles.empty() ? "" : "; ", backend.name, reason);
-  }
-  require(known, "the attention backend is \"{}\", allowed are auto{}", name, names);
-  return {nullptr, obstacles};
-}
 
 }  // namespace lathe

@@ -29,8 +29,11 @@ struct AttentionChoice {
   std::string reason;                                 // why this one, or what each lacks
 };
 
-// The backend of that name, or for "auto" the first in the list that supports the call.
-// Throws InputError for a name that does not exist.
+// The backend of that name, or for "auto" the first in the list that supports the call; null if none does.
+// Throws InputError for a name that does not exist. Allocates nothing where it finds one.
+const ops::MlaAttentionBackend* find_attention_backend(std::string_view name, const ops::MlaAttentionProblem& problem);
+
+// The same with its reason.
 AttentionChoice choose_attention_backend(std::string_view name, const ops::MlaAttentionProblem& problem);
 
 }  // namespace lathe

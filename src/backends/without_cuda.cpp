@@ -1,23 +1,14 @@
+#include "backends/absent_backend.h"
 #include "backends/cuda.h"
-#include "core/error.h"
 
 namespace lathe {
 namespace {
 
-constexpr std::string_view kReason = "this build has no CUDA: nvcc was not found when it was configured";
+constexpr std::string_view kReason =
+    "this build has no CUDA: nvcc was not found when it was configured, or LATHE_CUDA was OFF";
 
-std::string unavailable() { return std::string(kReason); }
-std::string unsupported(const ops::MlaAttentionProblem&) { return std::string(kReason); }
-std::size_t no_workspace(const ops::MlaAttentionProblem&) { return 0; }
-void no_forward(const ops::Context&, const ops::MlaAttentionForward&) { fail("{}", kReason); }
-void no_backward(const ops::Context&, const ops::MlaAttentionBackward&) { fail("{}", kReason); }
-
-constexpr ops::MlaAttentionBackend absent(std::string_view name) {
-  return {name, DeviceKind::cuda, "", unavailable, unsupported, no_workspace, no_workspace, no_forward, no_backward};
-}
-
-constexpr ops::MlaAttentionBackend kSm90 = absent("sm90");
-constexpr ops::MlaAttentionBackend kCudnn = absent("cudnn");
+constexpr ops::MlaAttentionBackend kSm90 = absent_backend<kReason>("sm90");
+constexpr ops::MlaAttentionBackend kCudnn = absent_backend<kReason>("cudnn");
 
 }  // namespace
 
