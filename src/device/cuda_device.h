@@ -1,0 +1,17 @@
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "device/device.h"
+
+namespace lathe {
+
+// Why this process has no CUDA device: no driver, one too old, or no GPU; "" if it has one. Asked of the driver once.
+std::string cuda_device_unavailable();
+
+// Device `index` as the driver counts. Copies and fills return once they are in the stream; copies from and to pageable
+// host memory may wait for it.
+std::unique_ptr<Device> make_cuda_device(int index);
+
+}  // namespace lathe
