@@ -9,7 +9,7 @@ quickstart: build
 
 build: deps
 	cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DLATHE_TESTS=OFF
-	cmake --build $(BUILD) --parallel $(JOBS) --target lathe
+	cmake --build $(BUILD) --parallel $(JOBS) --target lathe lathe_shared
 
 test: deps-test
 	cmake -S . -B $(BUILD) -G Ninja -DCMAKE_BUILD_TYPE=Release -DLATHE_TESTS=ON
@@ -23,7 +23,7 @@ deps-test:
 	scripts/install_packages.sh run test
 
 format:
-	git ls-files '*.h' '*.cpp' | xargs clang-format -i
+	git ls-files '*.h' '*.c' '*.cpp' '*.cu' '*.cuh' | xargs clang-format -i
 
 clean:
 	rm -rf $(BUILD)

@@ -2,21 +2,31 @@
 add_library(lathe_options INTERFACE)
 target_include_directories(lathe_options INTERFACE ${PROJECT_SOURCE_DIR}/src)
 target_compile_definitions(lathe_options INTERFACE LATHE_VERSION="${PROJECT_VERSION}")
-target_compile_options(lathe_options INTERFACE
+
+set(host_flags
   -Wall -Wextra -Wconversion -Wshadow -Werror
   -Wno-missing-field-initializers  # ops are called with designated initializers that leave optional tensors out
   -fno-math-errno -fno-trapping-math -fopenmp-simd
   $<$<CONFIG:Release>:-O3>)
-if(LATHE_NATIVE)
+if(LATHE_PORTABLE)
+  list(APPEND host_flags -march=x86-64-v3)
+elseif(LATHE_NATIVE)
   # 512-bit registers pay on every processor that has them and that we measured.
-  target_compile_options(lathe_options INTERFACE -march=native -mprefer-vector-width=512)
+  list(APPEND host_flags -march=native -mprefer-vector-width=512)
 endif()
 if(LATHE_SANITIZE)
   # GCC 12 sees uninitialized memory in std::variant under the sanitizers where there is none.
-  target_compile_options(lathe_options INTERFACE
-    -fsanitize=address,undefined -fno-sanitize-recover=all -g -O1 -Wno-maybe-uninitialized)
+  list(APPEND host_flags -fsanitize=address,undefined -fno-sanitize-recover=all -g -O1 -Wno-maybe-uninitialized)
   target_link_options(lathe_options INTERFACE -fsanitize=address,undefined)
 endif()
+
+# Hopper's wgmma and tensor copies exist for 90a only. -Wconversion is left out: the host compiler would see all device
+# code, where narrowing is what a kernel does.
+set(cuda_flags
+  -gencode=arch=compute_90a,code=sm_90a -lineinfo
+  -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Wshadow,-Werror,-Wno-missing-field-initializers)
+target_compile_options(lathe_options INTERFACE
+  "$<$<COMPILE_LANGUAGE:C,CXX>:${host_flags}>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_flags}>")
 
 # lathe_library(NAME SOURCES ... USES ...): one static library a folder.
 function(lathe_library name)

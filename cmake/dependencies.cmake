@@ -1,6 +1,8 @@
 # Debian packages, by name; `make deps` installs them. Nothing is downloaded at configure time.
 find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(fmt REQUIRED)
+# Debian has fmt as a shared library only; a portable liblathe.so carries it inside.
+set(lathe_fmt fmt::fmt$<$<BOOL:${LATHE_PORTABLE}>:-header-only>)
 find_package(nlohmann_json 3.10 REQUIRED)
 find_package(CLI11 REQUIRED)
 find_package(PkgConfig REQUIRED)

@@ -37,7 +37,7 @@ typedef enum lathe_device { LATHE_CPU = 0, LATHE_CUDA = 1 } lathe_device;
 /* A view: pointer, dtype, shape, strides in elements; the last stride is 1. An optional tensor that is not given is all
  * zeros. */
 typedef struct lathe_tensor {
-  void *data;
+  void* data;
   lathe_dtype dtype;
   int32_t rank;
   int64_t shape[4];
@@ -61,14 +61,14 @@ typedef struct lathe_mla_forward_args {
   double softmax_scale;
   int32_t causal;      /* 0 or 1 */
   lathe_device device; /* where every tensor lies */
-  const char *backend; /* "auto" (as NULL), "cpu", "sm90" or "cudnn" */
+  const char* backend; /* "auto" (as NULL), "cpu", "sm90" or "cudnn" */
   /* Device memory, 256-byte aligned, of at least lathe_mla_forward_workspace_size bytes. Zero before its first use;
    * every call leaves it so that the next may follow on the same stream. Two calls that may run at the same time need
    * two workspaces. */
-  void *workspace;
+  void* workspace;
   size_t workspace_size;
-  void *stream;             /* a cudaStream_t; ignored on the CPU */
-  uint64_t *clock_counters; /* benchmarks: two words of device memory to which the kernel adds the SM cycles and the
+  void* stream;             /* a cudaStream_t; ignored on the CPU */
+  uint64_t* clock_counters; /* benchmarks: two words of device memory to which the kernel adds the SM cycles and the
                                nanoseconds that it took; else NULL */
 } lathe_mla_forward_args;
 
@@ -94,31 +94,33 @@ typedef struct lathe_mla_backward_args {
   int32_t causal;
   int32_t deterministic; /* 1: equal bits in every run */
   lathe_device device;
-  const char *backend;
-  void *workspace; /* as the forward's */
+  const char* backend;
+  void* workspace; /* as the forward's */
   size_t workspace_size;
-  void *stream;
-  uint64_t *clock_counters;
+  void* stream;
+  uint64_t* clock_counters;
 } lathe_mla_backward_args;
 
-/* Runs on `stream` (on the CPU it has finished when it returns). */
-LATHE_API lathe_status lathe_mla_forward(const lathe_mla_forward_args *args);
-LATHE_API lathe_status lathe_mla_backward(const lathe_mla_backward_args *args);
+/* Runs on `stream`, which must belong to the calling thread's current device. On the CPU it has finished when it
+ * returns, and each calling thread keeps the scratch memory that it needed until the thread ends. */
+LATHE_API lathe_status lathe_mla_forward(const lathe_mla_forward_args* args);
+LATHE_API lathe_status lathe_mla_backward(const lathe_mla_backward_args* args);
 
 /* Bytes of workspace that the call needs; workspace, stream and, for tensors, data are not looked at. */
-LATHE_API lathe_status lathe_mla_forward_workspace_size(const lathe_mla_forward_args *args, size_t *size);
-LATHE_API lathe_status lathe_mla_backward_workspace_size(const lathe_mla_backward_args *args, size_t *size);
+LATHE_API lathe_status lathe_mla_forward_workspace_size(const lathe_mla_forward_args* args, size_t* size);
+LATHE_API lathe_status lathe_mla_backward_workspace_size(const lathe_mla_backward_args* args, size_t* size);
 
-/* The backend that the call, and its backward, would run on and why; or LATHE_STATUS_UNSUPPORTED with *name = "none" and
- * what each backend lacks. The strings live until this thread's next call of this function. */
-LATHE_API lathe_status lathe_mla_backend(const lathe_mla_forward_args *args, const char **name, const char **reason);
+/* The backend that the call, and its backward, would run on and why; or LATHE_STATUS_UNSUPPORTED with *name = "none"
+ * and what each backend lacks; or another status with "none" and "". Looks at as little as the workspace sizes do. The
+ * strings live until this thread's next call of this function. */
+LATHE_API lathe_status lathe_mla_backend(const lathe_mla_forward_args* args, const char** name, const char** reason);
 
 /* "LATHE_STATUS_SUCCESS", ... */
-LATHE_API const char *lathe_status_string(lathe_status status);
+LATHE_API const char* lathe_status_string(lathe_status status);
 /* What this thread's last call that failed had to say, with the values that clashed; "" if none failed. */
-LATHE_API const char *lathe_last_error(void);
+LATHE_API const char* lathe_last_error(void);
 /* "0.1.0" */
-LATHE_API const char *lathe_version(void);
+LATHE_API const char* lathe_version(void);
 
 #ifdef __cplusplus
 }
