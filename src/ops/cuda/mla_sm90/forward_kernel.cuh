@@ -120,13 +120,15 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
   TileReader<kPacked> tiles(barriers, shared + Traits::kOffsetTiles);
   sm90::RingPosition<Traits::kStages> stage;
   uint32_t tail_parity = 0;
-  sm90::barrier_wait(barriers.started, 0);
+  bool first = true;
   while (true) {
     tiles.wait();
     const ForwardTile tile = tiles.read(p);
     if constexpr (kPacked) __syncwarp();
     tiles.release(leader);
     if (tile.blocks == 0) break;
+    if (first) sm90::barrier_wait(barriers.started, 0);
+    first = false;
     sm90::TileCoordinate at{tile.head, tile.k_token, 0, tile.batch};
 #pragma unroll 1
     for (int block = 0; block < tile.blocks; ++block) {
