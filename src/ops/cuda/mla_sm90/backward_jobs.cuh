@@ -11,7 +11,9 @@ __device__ __forceinline__ bool is_packed(const BackwardParams& p) { return p.cu
 // before the next sequence's, without a sum over the sequences.
 __device__ __forceinline__ int first_piece(const int* cu_seqlens, int i, int size) { return cu_seqlens[i] / size + i; }
 
-__device__ __forceinline__ int key_blocks_of(int s_k) { return (s_k + BackwardTraits::kKeys - 1) / BackwardTraits::kKeys; }
+__device__ __forceinline__ int key_blocks_of(int s_k) {
+  return (s_k + BackwardTraits::kKeys - 1) / BackwardTraits::kKeys;
+}
 __device__ __forceinline__ int query_tiles_of(int s_q) {
   return (s_q + BackwardTraits::kQueries - 1) / BackwardTraits::kQueries;
 }
@@ -45,7 +47,9 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
   const int block = rest / width;
   const int group = first_group + rest - block * width;
   if constexpr (kPacked) {
-    job = p.workspace.jobs[block];
+    const auto* const from = reinterpret_cast<const uint4*>(p.workspace.jobs + block);
+#pragma unroll 1
+    for (int i = 0; i < BackwardTraits::kJobBytes / 16; ++i) reinterpret_cast<uint4*>(&job)[i] = from[i];
     job.head = group;
   } else {
     job = job_of_block(block, p.s_q, p.s_k, p.causal, schedule.run_blocks);
@@ -60,13 +64,13 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
 // inside of a run blocks DEscend: all jobs of a run walk side by side, each from its own diagonal on, and the last one
 // comes to a tile first.
 //
-// Nobody waits for ever. Jobs are taken in the order of the list, in which the runs of a group ascend and the jobs of
-// one run in all groups of a section follow each other without a gap; these are at most as many as there are blocks
-// on the device, and all of those run (a cooperative launch). So take the first run in the list that is not done. The
-// runs before it are done; its jobs are all taken, or taken by the next blocks that come free, which are those that
-// work on earlier runs and wait for nobody else. Among taken jobs of the run and of later ones: a job at tile t waits
-// for one that has not added to t yet, so that stands at an earlier tile, or at t with a smaller rank (or, as the
-// halves of a tile are added one after the other, at t's other half). Along such a chain (tile, half, rank) only
+// Nobody waits for ever. Jobs are taken in the order of the list; in it the runs of a group ascend, and the jobs of one
+// run in all groups of a section follow each other without a gap. Either a run is one block, so that a job waits for
+// earlier jobs of the list only; or these jobs are at most as many as the kernel has blocks, which all run (a
+// cooperative launch). Take the first run in the list that is not done. Its jobs are all taken, or will be: by the
+// blocks that work on the runs before it, which wait for nothing else. A job of it at tile t waits for one that has
+// not added to t yet, so that stands at an earlier tile, or at t with fewer additions before it, or (as a block sends
+// the halves of a tile one after the other) at t's other half. Along such a chain (tile, half, additions before) only
 // falls: it ends at a job that waits for nobody.
 __device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
   const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;

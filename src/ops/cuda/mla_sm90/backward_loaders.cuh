@@ -46,36 +46,37 @@ class KeyAndQueryLoader {
   template <bool kPacked>
   __device__ __forceinline__ void run() {
     if constexpr (kPacked) wait_for_preparation();  // it made the list of jobs
-    const int key_blocks = kPacked ? *p_.workspace.job_count : p_.schedule.key_blocks;
-    const int jobs = key_blocks * p_.schedule.groups;
     int index = static_cast<int>(blockIdx.x);
 #pragma unroll 1
     for (JobSlot at;; ++at.count) {
       BackwardJob& job = shared_.jobs[at.slot()];
       sm90::barrier_wait(shared_.barriers.job_empty(at.slot()), at.parity() ^ 1);
-      const bool done = index >= jobs;
+      const int key_blocks = kPacked ? *p_.workspace.job_count : p_.schedule.key_blocks;
+      const bool done = index >= key_blocks * p_.schedule.groups;
       if (done)
         job.head = -1;
       else
         make_job<kPacked>(p_, key_blocks, index, job);
       sm90::barrier_arrive(shared_.barriers.job_full(at.slot()));
       if (done) break;
-      // The place of the first queries is free before that of the keys; at the start the keys are needed first.
-      bool keys_due = at.count > 0;
-      if (!keys_due) load_keys<kPacked>(job, at.count);
 #pragma unroll 1
       for (int tile = first_tile(job.diagonal); tile < end_tile(job.queries); ++tile) {
         load_queries<kPacked>(job, tile);
-        if (keys_due) load_keys<kPacked>(job, at.count);
-        keys_due = false;
+        // The place of the keys is free later than that of the first queries.
+        if (tile == first_tile(job.diagonal)) load_keys<kPacked>(job, at.count);
+        if (!kPacked && step_ == 0) wait_for_preparation();
+        load_stats(job, tile);
+        ++step_;
       }
-      if (keys_due) load_keys<kPacked>(job, at.count);
+      if (kPacked && job.queries == 0) load_keys<kPacked>(job, at.count);  // as everybody counts on them
       // As late as possible: a job taken early waits behind a long one.
-      index = static_cast<int>(gridDim.x) + atomicAdd(p_.workspace.next_job, 1);
+      index = atomicAdd(p_.workspace.next_job, 1);
     }
   }
 
  private:
+  __device__ __forceinline__ int stage() const { return step_ & 1; }
+
   // lse, delta and the counters are the preparing kernel's.
   static __device__ __forceinline__ void wait_for_preparation() {
     sm90::wait_for_previous_kernel();
@@ -105,12 +106,11 @@ class KeyAndQueryLoader {
   template <bool kPacked>
   __device__ __forceinline__ void load_queries(const BackwardJob& job, int tile) {
     const BackwardBarriers& barriers = shared_.barriers;
-    const int stage = step_ & 1;
-    const uint32_t full = barriers.q_full(stage);
-    const uint32_t queries = shared_.base + Traits::kOffsetQ + stage * Traits::kQBytes;
+    const uint32_t full = barriers.q_full(stage());
+    const uint32_t queries = shared_.base + Traits::kOffsetQ + stage() * Traits::kQBytes;
     const int valid = job.queries - tile * Traits::kQueries;
     const bool tail = kPacked && valid < Traits::kQueries;
-    sm90::barrier_wait(barriers.q_empty(stage), ((step_ >> 1) & 1) ^ 1);
+    sm90::barrier_wait(barriers.q_empty(stage()), ((step_ >> 1) & 1) ^ 1);
     const uint32_t arrived = tail ? barriers.tail(0) : full;
     sm90::barrier_arrive_expect(arrived, Traits::kQBytes + (tail ? 0 : Traits::kStatsBytes));
     const sm90::TileCoordinate from{job.head, job.query_token + tile * Traits::kQueries, 0, job.batch};
@@ -118,15 +118,17 @@ class KeyAndQueryLoader {
     sm90::tma_load(queries + Traits::kNopePanels * Traits::kQueryPanel, &maps_.q_pe, arrived, from);
     if (tail) {
       wait_for_tail();
-      sm90::barrier_arrive_expect(full,
-                                  3 * (Traits::kQueries - valid) * Traits::kRowBytes + Traits::kStatsBytes);
+      sm90::barrier_arrive_expect(full, 3 * (Traits::kQueries - valid) * Traits::kRowBytes + Traits::kStatsBytes);
       zero_tail<3, Traits::kQueries>(p_, queries, valid, full);
     }
-    if (!kPacked && step_ == 0) wait_for_preparation();
+  }
+
+  // On the barrier of the queries, which expects it.
+  __device__ __forceinline__ void load_stats(const BackwardJob& job, int tile) const {
     const int64_t stats = static_cast<int64_t>(job.head) * p_.tiles + job.tile + tile;
-    sm90::bulk_load(shared_.base + Traits::kOffsetStats + stage * Traits::kStatsBytes,
-                    p_.workspace.stats + stats * Traits::kStatsFloats, Traits::kStatsBytes, full);
-    ++step_;
+    sm90::bulk_load(shared_.base + Traits::kOffsetStats + stage() * Traits::kStatsBytes,
+                    p_.workspace.stats + stats * Traits::kStatsFloats, Traits::kStatsBytes,
+                    shared_.barriers.q_full(stage()));
   }
 
   __device__ __forceinline__ void wait_for_tail() {
@@ -157,14 +159,12 @@ class OutputGradientAndValueLoader {
       const BackwardJob& job = shared_.jobs[at.slot()];
       sm90::barrier_wait(shared_.barriers.job_full(at.slot()), at.parity());
       if (job.head < 0) break;
-      bool values_due = true;
 #pragma unroll 1
       for (int tile = first_tile(job.diagonal); tile < end_tile(job.queries); ++tile) {
         load_output_gradient<kPacked>(job, tile);
-        if (values_due) load_values<kPacked>(job, at.count);
-        values_due = false;
+        if (tile == first_tile(job.diagonal)) load_values<kPacked>(job, at.count);
       }
-      if (values_due) load_values<kPacked>(job, at.count);
+      if (kPacked && job.queries == 0) load_values<kPacked>(job, at.count);
       sm90::barrier_arrive(shared_.barriers.job_empty(at.slot()));
     }
   }

@@ -11,7 +11,7 @@
 namespace lathe::ops::cuda {
 
 // 128 keys of a head. Query i of the sequence sees key r of the block if i >= diagonal + r.
-struct BackwardJob {
+struct alignas(16) BackwardJob {
   int head = 0;  // negative: there are no more jobs
   int batch = 0;
   int query_token = 0, queries = 0;  // of the sequence
@@ -22,7 +22,6 @@ struct BackwardJob {
   // For a fixed order of additions (backward_order.cuh): key blocks of the sequence in the runs before this block's
   // run, and blocks after it in its run.
   int blocks_before_run = 0, blocks_after = 0;
-  int unused = 0;
 };
 static_assert(sizeof(BackwardJob) == BackwardTraits::kJobBytes);
 
@@ -62,7 +61,7 @@ struct BackwardTileRows {
 
 // Device memory that a call fills and uses up; nothing in it outlives the call. Tiles are of 64 queries.
 struct BackwardWorkspace {
-  int* next_job = nullptr;
+  int* next_job = nullptr;    // counts from the number of blocks on: block i begins with job i
   float* stats = nullptr;     // [head][tile][lse x log2(e), delta][64]; no such row, or one without keys: +inf, 0
   float* dq = nullptr;        // [head][tile][half][12][128 threads][4], not yet scaled
   float* dk_pe = nullptr;     // [head][key][64]
@@ -87,6 +86,7 @@ struct BackwardParams {
   bool deterministic = false;
   float scale = 0;  // of the scores
   float scale_log2e = 0;
+  int blocks = 0;  // of the main kernel
   BackwardSchedule schedule;
   BackwardWorkspace workspace;
   std::uint64_t* clock_counters = nullptr;

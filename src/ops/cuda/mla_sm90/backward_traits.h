@@ -8,8 +8,8 @@ namespace lathe::ops::cuda {
 struct BackwardTraits {
   static constexpr int kConsumers = 2;
   static constexpr int kThreads = 128 * (kConsumers + 1);
-  // dK and dV of 64 keys are 160 accumulators a thread; with the 80 of a step's products, 240 registers are full. 64 keys
-  // a job would double the traffic of dQ.
+  // dK and dV of 64 keys are 160 accumulators a thread; with the 80 of a step's products, 240 registers are full. 64
+  // keys a job would double the traffic of dQ.
   static constexpr int kKeys = 64 * kConsumers;
   static constexpr int kQueries = 64;
   static constexpr int kNope = 128, kRope = 64, kQk = kNope + kRope, kValue = 128;  // head sizes
@@ -55,7 +55,7 @@ struct BackwardTraits {
   static constexpr int kOffsetJobs = kOffsetStats + kStages * kStatsBytes;
   static constexpr int kOffsetBarriers = kOffsetJobs + kJobSlots * kJobBytes;
   static constexpr int kBarriers = 26;
-  static constexpr int kSharedBytes = kOffsetBarriers + 8 * kBarriers + 1024;  // the base is aligned to 1024 by hand
+  static constexpr int kSharedBytes = kOffsetBarriers + 8 * kBarriers;
   static_assert(kStagingBytes >= kDqHalfBytes && kStages * kDsBytes >= kNopePanels * kKeyPanel);
   static_assert(kSharedBytes <= 227 * 1024);
 };
