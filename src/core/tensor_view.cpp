@@ -7,7 +7,7 @@
 namespace lathe {
 
 TensorView TensorView::contiguous(void* data, DType dtype, std::span<const std::int64_t> shape, DeviceKind device) {
-  check(shape.size() <= kMaxRank, "tensor of shape {} has more than {} dimensions", format_shape(shape), kMaxRank);
+  if (shape.size() > kMaxRank) fail("tensor of shape {} has more than {} dimensions", format_shape(shape), kMaxRank);
   TensorView view;
   view.data = data;
   view.dtype = dtype;
@@ -16,7 +16,7 @@ TensorView TensorView::contiguous(void* data, DType dtype, std::span<const std::
   std::int64_t stride = 1;
   for (int dim = view.rank - 1; dim >= 0; --dim) {
     const auto d = static_cast<std::size_t>(dim);
-    check(shape[d] >= 0, "tensor of shape {} has a negative dimension", format_shape(shape));
+    if (shape[d] < 0) fail("tensor of shape {} has a negative dimension", format_shape(shape));
     view.shape[d] = shape[d];
     view.strides[d] = stride;
     stride = checked_mul(stride, std::max<std::int64_t>(shape[d], 1));
@@ -51,8 +51,8 @@ bool TensorView::same_shape(const TensorView& other) const {
 
 TensorView TensorView::slice(int dim, std::int64_t begin, std::int64_t length) const {
   const auto d = static_cast<std::size_t>(dim);
-  check(dim >= 0 && dim < rank && begin >= 0 && length >= 0 && begin <= shape[d] - length,
-        "slice [{}, {} + {}) of dimension {} is outside {}", begin, begin, length, dim, describe());
+  if (dim < 0 || dim >= rank || begin < 0 || length < 0 || begin > shape[d] - length)
+    fail("slice [{}, {} + {}) of dimension {} is outside {}", begin, begin, length, dim, describe());
   TensorView view = *this;
   view.shape[d] = length;
   if (data != nullptr)
@@ -71,16 +71,16 @@ TensorView TensorView::select(int dim, std::int64_t index) const {
 }
 
 TensorView TensorView::reshape(std::initializer_list<std::int64_t> new_shape) const {
-  check(is_contiguous(), "only a contiguous tensor can be reshaped, not {}", describe());
+  if (!is_contiguous()) fail("only a contiguous tensor can be reshaped, not {}", describe());
   const TensorView view = contiguous(data, dtype, new_shape, device);
-  check(view.numel() == numel(), "{} cannot take the shape {}", describe(), view.describe());
+  if (view.numel() != numel()) fail("{} cannot take the shape {}", describe(), view.describe());
   return view;
 }
 
 TensorView TensorView::split(int dim, std::int64_t inner) const {
   const auto d = static_cast<std::size_t>(dim);
-  check(dim >= 0 && dim < rank && rank < kMaxRank && inner > 0 && shape[d] % inner == 0,
-        "dimension {} of {} cannot be split by {}", dim, describe(), inner);
+  if (dim < 0 || dim >= rank || rank >= kMaxRank || inner <= 0 || shape[d] % inner != 0)
+    fail("dimension {} of {} cannot be split by {}", dim, describe(), inner);
   TensorView view = *this;
   for (int i = rank; i > dim + 1; --i) {
     view.shape[static_cast<std::size_t>(i)] = shape[static_cast<std::size_t>(i) - 1];

@@ -32,13 +32,12 @@ class CpuDevice final : public Device {
   void release(void* data, std::size_t) noexcept override { std::free(data); }
 
   void copy(const TensorView& to, const TensorView& from, Stream) override {
-    check(to.is_contiguous() && from.is_contiguous() && to.dtype == from.dtype && to.numel() == from.numel(),
-          "cannot copy {} to {}: both must be contiguous, of one dtype and size", from.describe(), to.describe());
+    check_copy(to, from);
     if (to.numel() > 0) std::memcpy(to.data, from.data, to.bytes());
   }
 
   void fill_zero(const TensorView& tensor, Stream) override {
-    check(tensor.is_contiguous(), "cannot fill {}: not contiguous", tensor.describe());
+    check_fill(tensor);
     if (tensor.numel() > 0) std::memset(tensor.data, 0, tensor.bytes());
   }
 

@@ -71,15 +71,14 @@ class CudaDevice final : public Device {
   }
 
   void copy(const TensorView& to, const TensorView& from, Stream stream) override {
-    check(to.is_contiguous() && from.is_contiguous() && to.dtype == from.dtype && to.numel() == from.numel(),
-          "cannot copy {} to {}: both must be contiguous, of one dtype and size", from.describe(), to.describe());
+    check_copy(to, from);
     if (to.numel() == 0) return;
     check_cuda(cudaMemcpyAsync(to.data, from.data, to.bytes(), direction(to, from), handle_of(stream)),
                "cudaMemcpyAsync");
   }
 
   void fill_zero(const TensorView& tensor, Stream stream) override {
-    check(tensor.is_contiguous(), "cannot fill {}: not contiguous", tensor.describe());
+    check_fill(tensor);
     if (tensor.numel() == 0) return;
     check_cuda(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), handle_of(stream)), "cudaMemsetAsync");
   }

@@ -4,6 +4,15 @@
 
 namespace lathe {
 
+void check_copy(const TensorView& to, const TensorView& from) {
+  if (!to.is_contiguous() || !from.is_contiguous() || to.dtype != from.dtype || to.numel() != from.numel())
+    fail("cannot copy {} to {}: both must be contiguous, of one dtype and size", from.describe(), to.describe());
+}
+
+void check_fill(const TensorView& tensor) {
+  if (!tensor.is_contiguous()) fail("cannot fill {}: not contiguous", tensor.describe());
+}
+
 Buffer::Buffer(Device& device, std::size_t bytes, const std::string& name)
     : device_(&device), data_(device.allocate(bytes, name)), bytes_(bytes) {}
 

@@ -35,6 +35,10 @@ class Device {
   virtual std::size_t peak_memory_bytes() const = 0;
 };
 
+// What every device asks of the tensors of copy and fill_zero. Throw Error.
+void check_copy(const TensorView& to, const TensorView& from);
+void check_fill(const TensorView& tensor);
+
 // A named allocation. Move-only.
 class Buffer {
  public:
