@@ -134,8 +134,10 @@ class Bench:
                 other.label: max(difference(*pair) for pair in zip(results[candidate.label], results[other.label]))
                 for other in made if other.impl != candidate.impl
             }
-            self.report["agreement"].append({"shape": str(shape), "pass": pass_name, "impl": candidate.impl,
-                                             "scope": candidate.scope, "bound": bound, "errors": errors})
+            self.report["agreement"].append({
+                "shape": str(shape), "pass": pass_name, "impl": candidate.impl, "scope": candidate.scope,
+                "bound": bound, "nearest": min(errors.values(), default=None),
+                "farthest": max(errors.values(), default=None)})
             if not errors or min(errors.values()) <= bound:
                 kept.append(candidate)
             else:

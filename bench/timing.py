@@ -38,18 +38,28 @@ class Nvml:
             print(f"no SM clocks of peers: {error}", flush=True)
             self.nvml = None
 
-    def sample(self):
-        """(MHz, W)"""
+    def ask(self, question):
+        """The answer, or None; after a refusal nothing is asked again."""
         if self.nvml is None:
             return None
-        clock = self.nvml.nvmlDeviceGetClockInfo(self.device, self.nvml.NVML_CLOCK_SM)
-        return clock, self.nvml.nvmlDeviceGetPowerUsage(self.device) / 1000
+        try:
+            return question()
+        except Exception as error:
+            print(f"NVML refuses: {error}", flush=True)
+            self.nvml = None
+            return None
+
+    def sample(self):
+        """(MHz, W)"""
+        return self.ask(lambda: (self.nvml.nvmlDeviceGetClockInfo(self.device, self.nvml.NVML_CLOCK_SM),
+                                 self.nvml.nvmlDeviceGetPowerUsage(self.device) / 1000))
 
     def max_clock(self):
-        return self.nvml and self.nvml.nvmlDeviceGetMaxClockInfo(self.device, self.nvml.NVML_CLOCK_SM)
+        return self.ask(lambda: self.nvml.nvmlDeviceGetMaxClockInfo(self.device, self.nvml.NVML_CLOCK_SM))
 
     def driver(self):
-        return self.nvml and str(self.nvml.nvmlSystemGetDriverVersion())
+        version = self.ask(lambda: self.nvml.nvmlSystemGetDriverVersion())
+        return version.decode() if isinstance(version, bytes) else version
 
 
 class CudaTimer:

@@ -6,8 +6,8 @@ Truth is the `cpu` backend in fp64 on the bf16 inputs. Two plain references in t
 Output o passes if at every element |o - truth| <= half an ulp of bf16 at the truth + slack, where slack is
   2 * max |eager - truth|, and also
   2 * max |exact scores - truth| + 2 * eps * max |v|.
-eps is what scores may be off by: 8 ulps of fp32 at 1 + scale * max |q_i| * max |k_j|, the largest score that vectors of
-these lengths can have. lse passes if it is within eps of the truth, -inf exactly where the truth is; a row that sees no
+eps is what scores and sums may be off by: 8 ulps of fp32 at 1 + max |lse| + scale * max |q_i| * max |k_j|, the largest
+score that vectors of these lengths can have. lse passes if it is within eps of the truth, -inf exactly where the truth is; a row that sees no
 key has o = 0. Gradients: half an ulp + 2 * max |eager's - truth| + what 8 ulps of fp32 in dP - D, at max |do_i| *
 max |v_j|, come to: they are all that is left where a query sees one key and eager is exact.
 """
@@ -81,13 +81,12 @@ def plain(problem, values, device, exact_scores):
     return o
 
 
-def score_rounding(problem, values):
+def score_rounding(values, lse):
     """eps, above."""
+    lse = largest(lse[lse.isfinite()].abs())
     q = (values["q_nope"].double().square().sum(-1) + values["q_pe"].double().square().sum(-1)).sqrt()
     k = (values["k_nope"].double().square().sum(-1) + values["k_pe"].double().square().sum(-1)).sqrt()
-    if q.numel() == 0 or k.numel() == 0:
-        return 2.0**-20
-    return 2.0**-20 * (1 + SCALE * q.max().item() * k.max().item())
+    return 2.0**-20 * (1 + lse + SCALE * largest(q) * largest(k))
 
 
 def half_ulp(value):
@@ -114,7 +113,7 @@ class Expected:
 
     def __init__(self, problem, values, device):
         self.o, self.lse = truth(problem, values)
-        self.eps = score_rounding(problem, values)
+        self.eps = score_rounding(values, self.lse)
         self.eager_error = largest((plain(problem, values, device, False) - self.o).abs())
         self.exact_error = largest((plain(problem, values, device, True) - self.o).abs())
         self.v_max = largest(values["v"].double().abs())
