@@ -70,8 +70,8 @@ class BackwardConsumer {
       } else {
         sm90::barrier_wait(barriers_.v_full(), parity);
         release(barriers_.v_empty());
+        release(barriers_.k_empty());
       }
-      release(barriers_.k_empty());
       store(job);
     }
     if (leads()) sm90::bulk_wait();
@@ -282,6 +282,7 @@ class BackwardConsumer {
     ++step_;
   }
 
+  // And with it the last use of K.
   __device__ __forceinline__ void last_dq() {
     float dq[48];
     sm90::barrier_wait(barriers_.ds_full(stage_before()), parity_before());
@@ -291,6 +292,7 @@ class BackwardConsumer {
     sm90::wgmma_wait<0>();
     sm90::pin(dq);
     release(barriers_.ds_empty(stage_before()));
+    release(barriers_.k_empty());
     hand_over_dq(dq);
   }
 

@@ -18,6 +18,14 @@ __global__ void __launch_bounds__(BackwardTraits::kThreads, 1)
                               BackwardBarriers(base + Traits::kOffsetBarriers)};
   const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 128), 0);
   if (threadIdx.x == 0) shared.barriers.init();
+  if (threadIdx.x == 32) {
+    sm90::tma_prefetch_map(&maps.k_nope);
+    sm90::tma_prefetch_map(&maps.k_pe);
+    sm90::tma_prefetch_map(&maps.q_nope);
+    sm90::tma_prefetch_map(&maps.q_pe);
+    sm90::tma_prefetch_map(&maps.dout);
+    sm90::tma_prefetch_map(&maps.v);
+  }
   __syncthreads();
   sm90::let_next_kernel_begin();
 

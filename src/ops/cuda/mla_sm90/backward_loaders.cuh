@@ -24,6 +24,13 @@ struct JobSlot {
   __device__ __forceinline__ uint32_t parity() const { return (count >> 1) & 1; }
 };
 
+// What the preparing kernel wrote is visible from here on, to bulk copies too. Until then only the call's inputs may be
+// read and nothing may be written.
+__device__ __forceinline__ void wait_for_preparation() {
+  sm90::wait_for_previous_kernel();
+  sm90::proxy_fence_global();
+}
+
 // Packed sequences: rows [valid, rows) of each panel come from the next sequence. Nothing of them may be seen, not even
 // times 0, which NaN survives: they are overwritten with zeros, whose bytes count on `full`. `tail` has seen the tile.
 template <int kPanels, int kRows>
@@ -76,12 +83,6 @@ class KeyAndQueryLoader {
 
  private:
   __device__ __forceinline__ int stage() const { return step_ & 1; }
-
-  // lse, delta and the counters are the preparing kernel's.
-  static __device__ __forceinline__ void wait_for_preparation() {
-    sm90::wait_for_previous_kernel();
-    sm90::proxy_fence_global();
-  }
 
   template <bool kPacked>
   __device__ __forceinline__ void load_keys(const BackwardJob& job, int count) {
@@ -154,6 +155,7 @@ class OutputGradientAndValueLoader {
 
   template <bool kPacked>
   __device__ __forceinline__ void run() {
+    if constexpr (kPacked) wait_for_preparation();  // it made the zeros
 #pragma unroll 1
     for (JobSlot at;; ++at.count) {
       const BackwardJob& job = shared_.jobs[at.slot()];
@@ -219,9 +221,7 @@ template <bool kDeterministic>
 __device__ __forceinline__ void write_dq(const BackwardParams& p, const BackwardShared& shared, int consumer) {
   using Traits = BackwardTraits;
   const BackwardBarriers& barriers = shared.barriers;
-  // Zeros, or the semaphores, are the preparing kernel's.
-  sm90::wait_for_previous_kernel();
-  sm90::proxy_fence_global();
+  wait_for_preparation();  // it made the zeros that are added to, or reset the semaphores
   uint32_t parity = 0;
 #pragma unroll 1
   for (JobSlot at;; ++at.count) {
