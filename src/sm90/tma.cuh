@@ -32,6 +32,12 @@ __device__ __forceinline__ void tma_load_once(uint32_t destination, const CUtens
       "l"(map), "r"(barrier), "r"(0), "r"(at.head), "r"(at.token), "r"(at.panel), "r"(at.batch), "l"(kEvictFirst)
       : "memory");
 }
+// Brings a box to the second-level cache, for a load to come.
+__device__ __forceinline__ void tma_prefetch(const CUtensorMap* map, const TileCoordinate& at) {
+  asm volatile("cp.async.bulk.prefetch.tensor.5d.L2.global.tile [%0, {%1, %2, %3, %4, %5}];" ::"l"(map), "r"(0),
+               "r"(at.head), "r"(at.token), "r"(at.panel), "r"(at.batch)
+               : "memory");
+}
 __device__ __forceinline__ void tma_prefetch_map(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
 }

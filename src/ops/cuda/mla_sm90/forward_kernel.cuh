@@ -20,10 +20,8 @@ __device__ __forceinline__ void load_tiles_and_keys(const ForwardMaps& maps, con
                                                     const ForwardBarriers& barriers) {
   using Traits = ForwardTraits;
   const bool timed = p.clock_counters != nullptr && blockIdx.x == 0;
-  if (timed) {  // the differences are added up at the end; the starts go in negated, so that no register keeps them
-    p.clock_counters[0] -= static_cast<std::uint64_t>(clock64());
-    p.clock_counters[1] -= sm90::nanoseconds();
-  }
+  const std::int64_t start_cycles = timed ? clock64() : 0;
+  const std::uint64_t start_nanoseconds = timed ? sm90::nanoseconds() : 0;
   sm90::RingPosition<Traits::kTileSlots> slot;
   sm90::RingPosition<Traits::kStages> stage;
   bool first = true;
@@ -61,8 +59,8 @@ __device__ __forceinline__ void load_tiles_and_keys(const ForwardMaps& maps, con
   }
   sm90::let_next_kernel_begin();
   if (timed) {
-    p.clock_counters[0] += static_cast<std::uint64_t>(clock64());
-    p.clock_counters[1] += sm90::nanoseconds();
+    p.clock_counters[0] += static_cast<std::uint64_t>(clock64() - start_cycles);
+    p.clock_counters[1] += sm90::nanoseconds() - start_nanoseconds;
   }
   // The last block leaves the counters as it found them.
   if (atomicAdd(&p.counters->finished_blocks, 1) == static_cast<int>(gridDim.x) - 1) {
@@ -79,16 +77,24 @@ __device__ __forceinline__ void load_queries(const ForwardMaps& maps, const Forw
   TileReader<kPacked> tiles(barriers, shared + Traits::kOffsetTiles);
   uint32_t parity = 1;
   while (true) {
-    tiles.wait();
-    const ForwardTile tile = tiles.read(p);
+    tiles.wait(0);
+    const ForwardTile tile = tiles.read(p, 0);
     tiles.release(true);
     if (tile.blocks == 0) break;
+    sm90::TileCoordinate at{tile.head, tile.q_token + tile.row, 0, tile.batch};
+    // There is room for one tile's queries. The next ones wait in the second-level cache: from memory they came late.
+    if (tiles.count() > 1)
 #pragma unroll 1
-    for (int consumer = 0; consumer < Traits::kConsumers; ++consumer) {
+      for (int consumer = 0; consumer < Traits::kConsumers; ++consumer, at.token += 64) {
+        sm90::tma_prefetch(&maps.q_nope, at);
+        sm90::tma_prefetch(&maps.q_pe, at);
+      }
+    at.token = tile.q_token + tile.row;
+#pragma unroll 1
+    for (int consumer = 0; consumer < Traits::kConsumers; ++consumer, at.token += 64) {
       sm90::barrier_wait(barriers.q_empty + 8 * consumer, parity);
       const uint32_t full = barriers.q_full + 8 * consumer;
       const uint32_t queries = shared + Traits::kQBytes * consumer;
-      const sm90::TileCoordinate at{tile.head, tile.q_token + tile.row + 64 * consumer, 0, tile.batch};
       sm90::barrier_arrive_expect(full, Traits::kQBytes);
       sm90::tma_load_once(queries, &maps.q_nope, full, at);
       sm90::tma_load_once(queries + Traits::kNopePanels * Traits::kQPanel, &maps.q_pe, full, at);
@@ -122,8 +128,8 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
   uint32_t tail_parity = 0;
   bool first = true;
   while (true) {
-    tiles.wait();
-    const ForwardTile tile = tiles.read(p);
+    tiles.wait(0);
+    const ForwardTile tile = tiles.read(p, 0);
     if constexpr (kPacked) __syncwarp();
     tiles.release(leader);
     if (tile.blocks == 0) break;
@@ -180,40 +186,37 @@ class ForwardConsumer {
   }
 
   __device__ __forceinline__ void run() {
-    const int warp_row = first_row_ + static_cast<int>(threadIdx.x % 128 / 32) * 16;
-    const int my_row = warp_row + static_cast<int>(threadIdx.x % 32 / 4);
+    tiles_.wait(0);
+    if (!begin_tile(0)) return;
+    wait_queries(0);
+    wait_keys(0);
+    sm90::pin(scores_);
+    sm90::wgmma_fence();
+    issue_scores<Traits::kKeys>(0);
     while (true) {
-      tiles_.wait();
-      bool half;
-      int unmasked;
-      {
-        const ForwardTile tile = tiles_.read(p_);
-        blocks_ = __shfl_sync(~0u, tile.blocks, 0);  // equal in all lanes, and now ptxas knows
-        if (blocks_ == 0) break;
-        // The last key that this warpgroup's first and last row see.
-        const int first_limit = tile.last_key(p_, tile.row + first_row_);
-        const int last_limit = tile.last_key(p_, tile.row + first_row_ + 63);
-        unmasked = min(max(first_limit + 1, 0) / Traits::kKeys, blocks_);
-        // In the last block the second half of the keys may be masked for all 64 rows.
-        half = last_limit < (blocks_ - 1) * Traits::kKeys + 64;
-        row_limit_[0] = tile.last_key(p_, tile.row + my_row);
-        row_limit_[1] = tile.last_key(p_, tile.row + my_row + 8);
-      }
-      first_block(unmasked == 0);
+      first_block();
       int block = 1;
       // The masked step has a body of its own: an `if` inside of the loop costs 3%.
-      for (; block < unmasked; ++block) step<Traits::kKeys, false>(block);
-      for (; block < blocks_ - half; ++block) step<Traits::kKeys, true>(block);
+      for (; block < unmasked_; ++block) step<Traits::kKeys, false>(block);
+      for (; block < blocks_ - half_; ++block) step<Traits::kKeys, true>(block);
       if (block < blocks_) step<64, true>(block);
-      // A path for each width: a product that runs on a condition is serialised by ptxas (C7519).
+      const bool accumulate = blocks_ > 1;
+      const bool half = half_;
+      rescale_output(out_, rows_);
+      tiles_.wait(1);
+      // A path for each case: a product that runs on a condition is serialised by ptxas (C7519).
+      if (!begin_tile(1)) {
+        if (half)
+          last_output<64>(accumulate);
+        else
+          last_output<Traits::kKeys>(accumulate);
+        break;
+      }
+      wait_queries(1);
       if (half)
-        last_output<64>();
+        next_tile<64>(accumulate);
       else
-        last_output<Traits::kKeys>();
-      const ForwardTile tile = tiles_.read(p_);  // again: kept meanwhile it would cost registers
-      __syncwarp();
-      tiles_.release(lane() == 0);
-      store_rows(p_, tile, tile.row + my_row, out_, rows_);
+        next_tile<Traits::kKeys>(accumulate);
     }
   }
 
@@ -228,25 +231,29 @@ class ForwardConsumer {
   __device__ __forceinline__ void release(uint32_t barrier) {
     if (lane() == 0) sm90::barrier_arrive(barrier);
   }
-  __device__ __forceinline__ void wait_keys() { sm90::barrier_wait(barriers_.k_full + 8 * k_.stage(), k_.parity()); }
-  __device__ __forceinline__ void release_keys() {
-    release(barriers_.k_empty + 8 * k_.stage());
+  // The stage of the newest keys; the values that are multiplied beside are of the block before, in the other stage of
+  // their own ring. Equal in all lanes; the shuffle tells ptxas, which else computes descriptors in vector registers.
+  __device__ __forceinline__ uint32_t keys_stage() const { return __shfl_sync(~0u, k_.stage(), 0); }
+  static __device__ __forceinline__ uint32_t values_stage(uint32_t keys_stage) {
+    static_assert(Traits::kStages == 2);
+    return keys_stage ^ 1;
+  }
+  __device__ __forceinline__ void wait_keys(uint32_t stage) {
+    sm90::barrier_wait(barriers_.k_full + 8 * stage, k_.parity());
+  }
+  __device__ __forceinline__ void wait_values(uint32_t stage) {
+    sm90::barrier_wait(barriers_.v_full + 8 * stage, Ring{k_.count - 1}.parity());
+  }
+  __device__ __forceinline__ void release_keys(uint32_t stage) {
+    release(barriers_.k_empty + 8 * stage);
     k_.advance();
   }
-  // The values of the block whose keys were released `back` blocks ago; they have a ring of their own with equal turns.
-  __device__ __forceinline__ Ring values_ring(uint32_t back) const { return {k_.count - back}; }
-  __device__ __forceinline__ void wait_values() {
-    const Ring v = values_ring(1);
-    sm90::barrier_wait(barriers_.v_full + 8 * v.stage(), v.parity());
-  }
-  __device__ __forceinline__ void release_values(uint32_t back) {
-    release(barriers_.v_empty + 8 * values_ring(back).stage());
-  }
+  __device__ __forceinline__ void release_values(uint32_t stage) { release(barriers_.v_empty + 8 * stage); }
 
   // scores = Q K^T for the first kColumns keys of the block.
   template <int kColumns>
-  __device__ __forceinline__ void issue_scores() {
-    const uint64_t keys = sm90::advance(keys_, Traits::kKBytes * k_.stage());
+  __device__ __forceinline__ void issue_scores(uint32_t stage) {
+    const uint64_t keys = sm90::advance(keys_, Traits::kKBytes * stage);
 #pragma unroll
     for (int k = 0; k < (Traits::kNope + Traits::kRope) / 16; ++k) {
       const uint64_t a = sm90::advance(queries_, k / 4 * Traits::kQPanel + k % 4 * 32);
@@ -260,30 +267,47 @@ class ForwardConsumer {
   }
   // output (+)= P V for the first kColumns keys of the block.
   template <int kColumns>
-  __device__ __forceinline__ void issue_output(bool accumulate) {
-    const uint64_t values = sm90::advance(values_, Traits::kVBytes * values_ring(1).stage());
+  __device__ __forceinline__ void issue_output(uint32_t stage, bool accumulate) {
+    const uint64_t values = sm90::advance(values_, Traits::kVBytes * stage);
 #pragma unroll
     for (int k = 0; k < kColumns / 16; ++k)
       sm90::wgmma_rs_n128<1>(out_, &probabilities_[4 * k], sm90::advance(values, 2048 * k), k > 0 || accumulate);
     sm90::wgmma_commit();
   }
 
+  // What this thread's rows see of a block of the current tile. From the tile's slot: kept it would cost registers.
   __device__ __forceinline__ ColumnLimits limits(int block) const {
-    return {{row_limit_[0] - block * Traits::kKeys, row_limit_[1] - block * Traits::kKeys}};
+    const ForwardTile tile = tiles_.read(p_, 0);
+    const int row = tile.row + my_row();
+    return {{tile.last_key(p_, row) - block * Traits::kKeys, tile.last_key(p_, row + 8) - block * Traits::kKeys}};
   }
 
-  __device__ __forceinline__ void first_block(bool masked) {
-    sm90::barrier_wait(q_full_, tiles_.count() & 1);
-    wait_keys();
-    sm90::pin(scores_);
-    sm90::wgmma_fence();
-    issue_scores<Traits::kKeys>();
+  // Reads the tile that is `ahead` of the one worked on; false if there is none.
+  __device__ __forceinline__ bool begin_tile(uint32_t ahead) {
+    const ForwardTile tile = tiles_.read(p_, ahead);
+    blocks_ = __shfl_sync(~0u, tile.blocks, 0);  // equal in all lanes, and now ptxas knows
+    if (blocks_ == 0) return false;
+    // The last key that this warpgroup's first and last row see.
+    const int first_limit = tile.last_key(p_, tile.row + first_row_);
+    const int last_limit = tile.last_key(p_, tile.row + first_row_ + 63);
+    unmasked_ = min(max(first_limit + 1, 0) / Traits::kKeys, blocks_);
+    // In the last block the second half of the keys may be masked for all 64 rows.
+    half_ = last_limit < (blocks_ - 1) * Traits::kKeys + 64;
+    return true;
+  }
+  __device__ __forceinline__ void wait_queries(uint32_t ahead) {
+    sm90::barrier_wait(q_full_, (tiles_.count() + ahead) & 1);
+  }
+
+  // On entry the scores of the tile's first block are in flight.
+  __device__ __forceinline__ void first_block() {
     sm90::wgmma_wait<0>();
     sm90::pin(scores_);
-    release_keys();
+    release_keys(k_.stage());
     if (blocks_ == 1) release(q_empty_);
-    if (masked) mask_scores<Traits::kKeys>(scores_, limits(0));
+    if (unmasked_ == 0) mask_scores<Traits::kKeys>(scores_, limits(0));
     softmax<true, Traits::kKeys>(scores_, rows_, p_.scale_log2e);
+    wait_values(values_stage(k_.stage()));
     pack_probabilities(probabilities_, scores_);
   }
 
@@ -291,42 +315,74 @@ class ForwardConsumer {
   // under that output and under the other warpgroup's turn.
   template <int kColumns, bool kMasked>
   __device__ __forceinline__ void step(int block) {
-    wait_keys();
+    const uint32_t stage = keys_stage();
+    wait_keys(stage);
     sm90::named_barrier_sync(turn_, kTurnThreads);
     sm90::pin(scores_);
     sm90::wgmma_fence();
-    issue_scores<kColumns>();
+    issue_scores<kColumns>(stage);
     rescale_output(out_, rows_);
-    wait_values();
     sm90::pin(out_);
     sm90::pin(probabilities_);
     sm90::wgmma_fence();
-    issue_output<Traits::kKeys>(block > 1);
+    issue_output<Traits::kKeys>(values_stage(stage), block > 1);
     sm90::named_barrier_arrive(next_turn_, kTurnThreads);
     sm90::wgmma_wait<1>();
     sm90::pin(scores_);
-    release_keys();
+    release_keys(stage);
     if (block == blocks_ - 1) release(q_empty_);
     if constexpr (kMasked) mask_scores<kColumns>(scores_, limits(block));
     softmax<false, kColumns>(scores_, rows_, p_.scale_log2e);
+    // For the next step. It stands here because ptxas moves the wait for the product in front of the exponentials,
+    // which are to run meanwhile, but not across a loop.
+    wait_values(stage);
     sm90::wgmma_wait<0>();
     sm90::pin(out_);
     sm90::pin(probabilities_);
-    release_values(2);
+    release_values(values_stage(stage));
     pack_probabilities(probabilities_, scores_);
   }
 
+  // The last output of the tile, and in flight behind it the first scores of the next, under which the rows are stored.
   template <int kColumns>
-  __device__ __forceinline__ void last_output() {
-    rescale_output(out_, rows_);
-    wait_values();
+  __device__ __forceinline__ void next_tile(bool accumulate) {
+    const uint32_t stage = keys_stage();
+    wait_keys(stage);
+    sm90::named_barrier_sync(turn_, kTurnThreads);
+    sm90::pin(scores_);
     sm90::pin(out_);
     sm90::pin(probabilities_);
     sm90::wgmma_fence();
-    issue_output<kColumns>(blocks_ > 1);
-    sm90::wgmma_wait<0>();
+    issue_output<kColumns>(values_stage(stage), accumulate);
+    issue_scores<Traits::kKeys>(stage);
+    sm90::named_barrier_arrive(next_turn_, kTurnThreads);
+    sm90::wgmma_wait<1>();
+    finish_tile(values_stage(stage));
+  }
+  // The last output of the last tile.
+  template <int kColumns>
+  __device__ __forceinline__ void last_output(bool accumulate) {
+    const uint32_t stage = values_stage(keys_stage());
     sm90::pin(out_);
-    release_values(1);
+    sm90::pin(probabilities_);
+    sm90::wgmma_fence();
+    issue_output<kColumns>(stage, accumulate);
+    sm90::wgmma_wait<0>();
+    finish_tile(stage);
+  }
+  __device__ __forceinline__ void finish_tile(uint32_t values_stage) {
+    sm90::pin(out_);
+    sm90::pin(probabilities_);
+    release_values(values_stage);
+    const ForwardTile tile = tiles_.read(p_, 0);  // again: kept meanwhile it would cost registers
+    __syncwarp();
+    tiles_.release(lane() == 0);
+    // The sums and maxima are still this tile's: the next one's softmax has not begun.
+    store_rows(p_, tile, tile.row + my_row(), out_, rows_);
+  }
+  // The first of this thread's two rows in the tile.
+  __device__ __forceinline__ int my_row() const {
+    return first_row_ + static_cast<int>(threadIdx.x % 128 / 32) * 16 + static_cast<int>(threadIdx.x % 32 / 4);
   }
 
   const ForwardParams& p_;
@@ -335,8 +391,9 @@ class ForwardConsumer {
   uint64_t queries_, keys_, values_;
   uint32_t q_full_, q_empty_;
   int turn_, next_turn_, first_row_;
-  int blocks_ = 0;  // of the tile
-  int row_limit_[2];
+  int blocks_ = 0;    // of keys, of the tile
+  int unmasked_ = 0;  // of these, the first ones that all rows see whole
+  bool half_ = false;
   Ring k_;  // key blocks that are done with
   SoftmaxRows rows_;
   float scores_[64], out_[64];

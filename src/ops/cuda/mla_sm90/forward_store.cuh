@@ -9,19 +9,22 @@
 
 namespace lathe::ops::cuda {
 
-// words[i] of lane t of a quad -> words[t] of lane i.
-__device__ __forceinline__ void transpose_quad(uint32_t (&words)[4]) {
+// words[r][i] of lane t of a quad -> words[r][t] of lane i; two at a time, so that one's shuffles hide the other's.
+__device__ __forceinline__ void transpose_quads(uint32_t (&words)[2][4]) {
 #pragma unroll
   for (int distance = 1; distance <= 2; distance *= 2) {
     const bool upper = (threadIdx.x & distance) != 0;
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if ((i & distance) != 0) continue;
-      // The lower lane gives its upper word for the upper lane's lower one.
-      uint32_t& low = words[i];
-      uint32_t& high = words[i + distance];
-      const uint32_t other = __shfl_xor_sync(~0u, upper ? low : high, distance);
-      (upper ? low : high) = other;
+        // The lower lane gives its upper word for the upper lane's lower one.
+#pragma unroll
+      for (int r = 0; r < 2; ++r) {
+        uint32_t& low = words[r][i];
+        uint32_t& high = words[r][i + distance];
+        const uint32_t other = __shfl_xor_sync(~0u, upper ? low : high, distance);
+        (upper ? low : high) = other;
+      }
     }
   }
 }
@@ -31,31 +34,40 @@ __device__ __forceinline__ void transpose_quad(uint32_t (&words)[4]) {
 __device__ __forceinline__ void store_rows(const ForwardParams& p, const ForwardTile& tile, int row,
                                            const float (&out)[64], const SoftmaxRows& rows) {
   const int t = static_cast<int>(threadIdx.x & 3);
+  float sum[2], inverse[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) sum[r] = rows.sum[r] + __shfl_xor_sync(~0u, rows.sum[r], 1);
+#pragma unroll
+  for (int r = 0; r < 2; ++r) sum[r] += __shfl_xor_sync(~0u, sum[r], 2);
+  __nv_bfloat16* to[2];
+  bool exists[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
-    float sum = rows.sum[r];
-    sum += __shfl_xor_sync(~0u, sum, 1);
-    sum += __shfl_xor_sync(~0u, sum, 2);
     // A row that sees no key has sum 0 and output 0. NaN stays NaN.
-    const float inverse = sum == 0.f ? 0.f : __fdividef(1.f, sum);
-    const int sequence_row = row + 8 * r;
-    const bool exists = sequence_row < tile.s_q;
-    const std::int64_t token = tile.q_token + sequence_row;
-    __nv_bfloat16* to = p.out + tile.batch * p.out_batch + token * p.out_token + tile.head * p.out_head + 8 * t;
+    inverse[r] = sum[r] == 0.f ? 0.f : __fdividef(1.f, sum[r]);
+    exists[r] = row + 8 * r < tile.s_q;
+    const std::int64_t token = tile.q_token + row + 8 * r;
+    to[r] = p.out + tile.batch * p.out_batch + token * p.out_token + tile.head * p.out_head + 8 * t;
+    if (exists[r] && t == 0)
+      p.lse[tile.batch * p.lse_batch + token * p.lse_token + tile.head * p.lse_head] =
+          sum[r] == 0.f ? -INFINITY : rows.maximum[r] * p.scale + __logf(sum[r]);
+  }
 #pragma unroll
-    for (int part = 0; part < 4; ++part) {
-      uint32_t words[4];
+  for (int part = 0; part < 4; ++part) {
+    uint32_t words[2][4];
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
         const int at = 4 * (4 * part + i) + 2 * r;
-        words[i] = sm90::pack_bf16(out[at] * inverse, out[at + 1] * inverse);
+        words[r][i] = sm90::pack_bf16(out[at] * inverse[r], out[at + 1] * inverse[r]);
       }
-      transpose_quad(words);
-      if (exists) __stcs(reinterpret_cast<uint4*>(to + 32 * part), make_uint4(words[0], words[1], words[2], words[3]));
-    }
-    if (exists && t == 0)
-      p.lse[tile.batch * p.lse_batch + token * p.lse_token + tile.head * p.lse_head] =
-          sum == 0.f ? -INFINITY : rows.maximum[r] * p.scale + __logf(sum);
+    transpose_quads(words);
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      if (exists[r])
+        __stcs(reinterpret_cast<uint4*>(to[r] + 32 * part),
+               make_uint4(words[r][0], words[r][1], words[r][2], words[r][3]));
   }
 }
 

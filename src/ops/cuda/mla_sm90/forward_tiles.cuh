@@ -143,12 +143,14 @@ class TileReader {
   __device__ __forceinline__ TileReader(const ForwardBarriers& barriers, uint32_t slots)
       : barriers_(barriers), slots_(slots) {}
 
-  // Waits for the next tile; may be read again until it is released.
-  __device__ __forceinline__ void wait() {
-    sm90::barrier_wait(barriers_.tile_full + 8 * position_.stage(), position_.parity());
+  // Waits for the tile that is `ahead` of the current one (0 or 1); it may be read again until it is released.
+  __device__ __forceinline__ void wait(uint32_t ahead) {
+    const Ring at{position_.count + ahead};
+    sm90::barrier_wait(barriers_.tile_full + 8 * at.stage(), at.parity());
   }
-  __device__ __forceinline__ ForwardTile read(const ForwardParams& p) const {
-    return load_tile_slot<kPacked>(slots_ + ForwardTraits::kTileBytes * position_.stage(), p);
+  __device__ __forceinline__ ForwardTile read(const ForwardParams& p, uint32_t ahead) const {
+    const Ring at{position_.count + ahead};
+    return load_tile_slot<kPacked>(slots_ + ForwardTraits::kTileBytes * at.stage(), p);
   }
   // Tiles released so far.
   __device__ __forceinline__ uint32_t count() const { return position_.count; }
@@ -159,9 +161,11 @@ class TileReader {
   }
 
  private:
+  using Ring = sm90::RingPosition<ForwardTraits::kTileSlots>;
+
   const ForwardBarriers& barriers_;
   uint32_t slots_;
-  sm90::RingPosition<ForwardTraits::kTileSlots> position_;
+  Ring position_;
 };
 
 }  // namespace lathe::ops::cuda
