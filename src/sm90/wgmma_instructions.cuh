@@ -1,6 +1,7 @@
 // Made by generate_wgmma.py; do not edit. wgmma.mma_async.m64nNk16: D (+)= A B with bf16 operands and fp32 accumulators
 // (PTX ISA, "Asynchronous Warpgroup Level Matrix Instructions"). N/2 accumulators a thread; `d` may be longer.
 // `accumulate` = 0 starts from zero. kTransA, kTransB: 0 where K runs fastest in shared memory, 1 where M or N does.
+// clang-format off
 #pragma once
 
 #include <cstdint>
