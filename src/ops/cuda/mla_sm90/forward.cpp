@@ -9,7 +9,6 @@
 #include "device/cuda_check.h"
 #include "ops/cuda/mla_sm90/device_facts.h"
 #include "ops/cuda/mla_sm90/forward_launch.h"
-#include "ops/cuda/mla_sm90/problem.h"
 #include "ops/cuda/mla_sm90/tensor_map.h"
 
 namespace lathe::ops::cuda {
@@ -35,14 +34,21 @@ ForwardSchedule schedule_for(const MlaAttentionProblem& problem) {
   constexpr double kTokenBytes = 2 * (Traits::kNope + Traits::kValue);  // a head's own; the rope part is shared
   constexpr float kShortShare = 0.3f;
   const std::int64_t groups = problem.packed ? problem.h : problem.sequences * problem.h;
-  const std::int64_t most = std::clamp<std::int64_t>(
+  std::int64_t section = std::clamp<std::int64_t>(
       static_cast<std::int64_t>(kSectionBytes / (static_cast<double>(problem.s_k) * kTokenBytes)), 1, groups);
-  const std::int64_t sections = ceil_div(groups, most);
+  while (groups % section != 0) --section;
   ForwardSchedule schedule;
   schedule.row_tiles = static_cast<int>(row_tiles(problem));
   schedule.groups = static_cast<int>(groups);
-  schedule.section_groups = static_cast<int>(ceil_div(groups, sections));
-  schedule.short_share = sections == 1 ? 0.f : kShortShare;
+  schedule.section_groups = static_cast<int>(section);
+  schedule.short_share = section == groups ? 0.f : kShortShare;
+  schedule.by_section_groups = Divisor(static_cast<std::uint32_t>(section));
+  schedule.by_groups = Divisor(static_cast<std::uint32_t>(groups));
+  schedule.by_heads = Divisor(static_cast<std::uint32_t>(problem.h));
+  // As the kernel counts them.
+  const int long_tiles =
+      schedule.row_tiles - static_cast<int>(schedule.short_share * static_cast<float>(schedule.row_tiles));
+  schedule.by_section_tiles = Divisor(static_cast<std::uint32_t>(section * std::max(long_tiles, 1)));
   return schedule;
 }
 

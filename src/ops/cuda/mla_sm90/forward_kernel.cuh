@@ -26,15 +26,21 @@ __device__ __forceinline__ void load_tiles_and_keys(const ForwardMaps& maps, con
   sm90::RingPosition<Traits::kStages> stage;
   bool first = true;
   int index = static_cast<int>(blockIdx.x);
+  if constexpr (kPacked) sm90::wait_for_previous_kernel();
   while (true) {
     sm90::barrier_wait(barriers.tile_empty + 8 * slot.stage(), slot.parity() ^ 1);
     const ForwardTile tile = tile_at<kPacked>(p, index);
-    store_tile_slot<kPacked>(shared + Traits::kOffsetTiles + Traits::kTileBytes * slot.stage(), tile);
+    store_tile_slot<kPacked>(shared + Traits::kOffsetTiles + Traits::kTileBytes * slot.stage(), p, tile);
     sm90::barrier_arrive(barriers.tile_full + 8 * slot.stage());
     slot.advance();
-    if (tile.blocks == 0) break;
     sm90::TileCoordinate nope{tile.head, tile.k_token, 0, tile.batch};
     sm90::TileCoordinate rope{0, tile.k_token, 0, tile.batch};
+    if (!kPacked && first) {
+      sm90::tma_prefetch(&maps.k_nope, nope);
+      sm90::tma_prefetch(&maps.k_pe, rope);
+      sm90::wait_for_previous_kernel();
+    }
+    if (tile.blocks == 0) break;
 #pragma unroll 1
     for (int block = 0; block < tile.blocks; ++block) {
       sm90::barrier_wait(barriers.k_empty + 8 * stage.stage(), stage.parity() ^ 1);
@@ -76,20 +82,25 @@ __device__ __forceinline__ void load_queries(const ForwardMaps& maps, const Forw
   using Traits = ForwardTraits;
   TileReader<kPacked> tiles(barriers, shared + Traits::kOffsetTiles);
   uint32_t parity = 1;
+  bool first = true;
   while (true) {
-    tiles.wait(0);
-    const ForwardTile tile = tiles.read(p, 0);
+    tiles.wait();
+    const ForwardTile tile = tiles.read(p);
     tiles.release(true);
-    if (tile.blocks == 0) break;
     sm90::TileCoordinate at{tile.head, tile.q_token + tile.row, 0, tile.batch};
-    // There is room for one tile's queries. The next ones wait in the second-level cache: from memory they came late.
-    if (tiles.count() > 1)
-#pragma unroll 1
-      for (int consumer = 0; consumer < Traits::kConsumers; ++consumer, at.token += 64) {
+    if (first) {
+      if constexpr (!kPacked) {
         sm90::tma_prefetch(&maps.q_nope, at);
         sm90::tma_prefetch(&maps.q_pe, at);
+        sm90::TileCoordinate second = at;
+        second.token += 64;
+        sm90::tma_prefetch(&maps.q_nope, second);
+        sm90::tma_prefetch(&maps.q_pe, second);
       }
-    at.token = tile.q_token + tile.row;
+      sm90::wait_for_previous_kernel();
+      first = false;
+    }
+    if (tile.blocks == 0) break;
 #pragma unroll 1
     for (int consumer = 0; consumer < Traits::kConsumers; ++consumer, at.token += 64) {
       sm90::barrier_wait(barriers.q_empty + 8 * consumer, parity);
@@ -128,14 +139,18 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
   uint32_t tail_parity = 0;
   bool first = true;
   while (true) {
-    tiles.wait(0);
-    const ForwardTile tile = tiles.read(p, 0);
+    tiles.wait();
+    const ForwardTile tile = tiles.read(p);
     if constexpr (kPacked) __syncwarp();
     tiles.release(leader);
+    sm90::TileCoordinate at{tile.head, tile.k_token, 0, tile.batch};
+    if (first) {
+      if constexpr (!kPacked) sm90::tma_prefetch(&maps.v, at);
+      sm90::wait_for_previous_kernel();
+    }
     if (tile.blocks == 0) break;
     if (first) sm90::barrier_wait(barriers.started, 0);
     first = false;
-    sm90::TileCoordinate at{tile.head, tile.k_token, 0, tile.batch};
 #pragma unroll 1
     for (int block = 0; block < tile.blocks; ++block) {
       sm90::barrier_wait(barriers.v_empty + 8 * stage.stage(), stage.parity() ^ 1);
@@ -179,44 +194,32 @@ class ForwardConsumer {
         q_empty_(barriers.q_empty + 8 * consumer),
         turn_(kFirstTurn + consumer),
         next_turn_(kFirstTurn + (consumer + 1) % Traits::kConsumers),
-        first_row_(64 * consumer) {
+        consumer_(consumer) {
     if (consumer == Traits::kConsumers - 1) sm90::named_barrier_arrive(kFirstTurn, kTurnThreads);
 #pragma unroll
     for (float& x : out_) x = 0;
   }
 
   __device__ __forceinline__ void run() {
-    tiles_.wait(0);
-    if (!begin_tile(0)) return;
-    wait_queries(0);
-    wait_keys(0);
-    sm90::pin(scores_);
-    sm90::wgmma_fence();
-    issue_scores<Traits::kKeys>(0);
     while (true) {
+      tiles_.wait();
+      walk_ = tiles_.walk(consumer_);
+      if (walk_.blocks == 0) break;
       first_block();
       int block = 1;
       // The masked step has a body of its own: an `if` inside of the loop costs 3%.
-      for (; block < unmasked_; ++block) step<Traits::kKeys, false>(block);
-      for (; block < blocks_ - half_; ++block) step<Traits::kKeys, true>(block);
-      if (block < blocks_) step<64, true>(block);
-      const bool accumulate = blocks_ > 1;
-      const bool half = half_;
-      rescale_output(out_, rows_);
-      tiles_.wait(1);
-      // A path for each case: a product that runs on a condition is serialised by ptxas (C7519).
-      if (!begin_tile(1)) {
-        if (half)
-          last_output<64>(accumulate);
-        else
-          last_output<Traits::kKeys>(accumulate);
-        break;
-      }
-      wait_queries(1);
-      if (half)
-        next_tile<64>(accumulate);
+      for (; block < walk_.unmasked; ++block) step<Traits::kKeys, false>(block);
+      for (; block < walk_.blocks - walk_.half; ++block) step<Traits::kKeys, true>(block);
+      if (block < walk_.blocks) step<64, true>(block);
+      // A path for each width: a product that runs on a condition is serialised by ptxas (C7519).
+      if (walk_.half != 0)
+        last_output<64>();
       else
-        next_tile<Traits::kKeys>(accumulate);
+        last_output<Traits::kKeys>();
+      const ForwardTile tile = tiles_.read(p_);
+      __syncwarp();
+      tiles_.release(lane() == 0);
+      store_rows(p_, tile, tile.row + my_row(), out_, rows_);
     }
   }
 
@@ -233,7 +236,7 @@ class ForwardConsumer {
   }
   // The stage of the newest keys; the values that are multiplied beside are of the block before, in the other stage of
   // their own ring. Equal in all lanes; the shuffle tells ptxas, which else computes descriptors in vector registers.
-  __device__ __forceinline__ uint32_t keys_stage() const { return __shfl_sync(~0u, k_.stage(), 0); }
+  __device__ __forceinline__ uint32_t keys_stage() const { return k_.stage(); }
   static __device__ __forceinline__ uint32_t values_stage(uint32_t keys_stage) {
     static_assert(Traits::kStages == 2);
     return keys_stage ^ 1;
@@ -277,37 +280,25 @@ class ForwardConsumer {
 
   // What this thread's rows see of a block of the current tile. From the tile's slot: kept it would cost registers.
   __device__ __forceinline__ ColumnLimits limits(int block) const {
-    const ForwardTile tile = tiles_.read(p_, 0);
+    const ForwardTile tile = tiles_.read(p_);
     const int row = tile.row + my_row();
     return {{tile.last_key(p_, row) - block * Traits::kKeys, tile.last_key(p_, row + 8) - block * Traits::kKeys}};
   }
 
-  // Reads the tile that is `ahead` of the one worked on; false if there is none.
-  __device__ __forceinline__ bool begin_tile(uint32_t ahead) {
-    const ForwardTile tile = tiles_.read(p_, ahead);
-    blocks_ = __shfl_sync(~0u, tile.blocks, 0);  // equal in all lanes, and now ptxas knows
-    if (blocks_ == 0) return false;
-    // The last key that this warpgroup's first and last row see.
-    const int first_limit = tile.last_key(p_, tile.row + first_row_);
-    const int last_limit = tile.last_key(p_, tile.row + first_row_ + 63);
-    unmasked_ = min(max(first_limit + 1, 0) / Traits::kKeys, blocks_);
-    // In the last block the second half of the keys may be masked for all 64 rows.
-    half_ = last_limit < (blocks_ - 1) * Traits::kKeys + 64;
-    return true;
-  }
-  __device__ __forceinline__ void wait_queries(uint32_t ahead) {
-    sm90::barrier_wait(q_full_, (tiles_.count() + ahead) & 1);
-  }
-
-  // On entry the scores of the tile's first block are in flight.
   __device__ __forceinline__ void first_block() {
+    const uint32_t stage = keys_stage();
+    sm90::barrier_wait(q_full_, tiles_.count() & 1);
+    wait_keys(stage);
+    sm90::pin(scores_);
+    sm90::wgmma_fence();
+    issue_scores<Traits::kKeys>(stage);
     sm90::wgmma_wait<0>();
     sm90::pin(scores_);
-    release_keys(k_.stage());
-    if (blocks_ == 1) release(q_empty_);
-    if (unmasked_ == 0) mask_scores<Traits::kKeys>(scores_, limits(0));
-    softmax<true, Traits::kKeys>(scores_, rows_, p_.scale_log2e);
-    wait_values(values_stage(k_.stage()));
+    release_keys(stage);
+    if (walk_.blocks == 1) release(q_empty_);
+    if (walk_.unmasked == 0) mask_scores<Traits::kKeys>(scores_, limits(0));
+    raise_maxima<true, Traits::kKeys>(scores_, rows_, p_.scale_log2e);
+    exponentiate<true, Traits::kKeys>(scores_, rows_, p_.scale_log2e);
     pack_probabilities(probabilities_, scores_);
   }
 
@@ -322,6 +313,7 @@ class ForwardConsumer {
     sm90::wgmma_fence();
     issue_scores<kColumns>(stage);
     rescale_output(out_, rows_);
+    wait_values(values_stage(stage));
     sm90::pin(out_);
     sm90::pin(probabilities_);
     sm90::wgmma_fence();
@@ -330,12 +322,10 @@ class ForwardConsumer {
     sm90::wgmma_wait<1>();
     sm90::pin(scores_);
     release_keys(stage);
-    if (block == blocks_ - 1) release(q_empty_);
+    if (block == walk_.blocks - 1) release(q_empty_);
     if constexpr (kMasked) mask_scores<kColumns>(scores_, limits(block));
-    softmax<false, kColumns>(scores_, rows_, p_.scale_log2e);
-    // For the next step. It stands here because ptxas moves the wait for the product in front of the exponentials,
-    // which are to run meanwhile, but not across a loop.
-    wait_values(stage);
+    raise_maxima<false, kColumns>(scores_, rows_, p_.scale_log2e);
+    exponentiate<false, kColumns>(scores_, rows_, p_.scale_log2e);
     sm90::wgmma_wait<0>();
     sm90::pin(out_);
     sm90::pin(probabilities_);
@@ -343,46 +333,22 @@ class ForwardConsumer {
     pack_probabilities(probabilities_, scores_);
   }
 
-  // The last output of the tile, and in flight behind it the first scores of the next, under which the rows are stored.
   template <int kColumns>
-  __device__ __forceinline__ void next_tile(bool accumulate) {
-    const uint32_t stage = keys_stage();
-    wait_keys(stage);
-    sm90::named_barrier_sync(turn_, kTurnThreads);
-    sm90::pin(scores_);
-    sm90::pin(out_);
-    sm90::pin(probabilities_);
-    sm90::wgmma_fence();
-    issue_output<kColumns>(values_stage(stage), accumulate);
-    issue_scores<Traits::kKeys>(stage);
-    sm90::named_barrier_arrive(next_turn_, kTurnThreads);
-    sm90::wgmma_wait<1>();
-    finish_tile(values_stage(stage));
-  }
-  // The last output of the last tile.
-  template <int kColumns>
-  __device__ __forceinline__ void last_output(bool accumulate) {
+  __device__ __forceinline__ void last_output() {
     const uint32_t stage = values_stage(keys_stage());
+    rescale_output(out_, rows_);
+    wait_values(stage);
     sm90::pin(out_);
     sm90::pin(probabilities_);
     sm90::wgmma_fence();
-    issue_output<kColumns>(stage, accumulate);
+    issue_output<kColumns>(stage, walk_.blocks > 1);
     sm90::wgmma_wait<0>();
-    finish_tile(stage);
-  }
-  __device__ __forceinline__ void finish_tile(uint32_t values_stage) {
     sm90::pin(out_);
-    sm90::pin(probabilities_);
-    release_values(values_stage);
-    const ForwardTile tile = tiles_.read(p_, 0);  // again: kept meanwhile it would cost registers
-    __syncwarp();
-    tiles_.release(lane() == 0);
-    // The sums and maxima are still this tile's: the next one's softmax has not begun.
-    store_rows(p_, tile, tile.row + my_row(), out_, rows_);
+    release_values(stage);
   }
   // The first of this thread's two rows in the tile.
   __device__ __forceinline__ int my_row() const {
-    return first_row_ + static_cast<int>(threadIdx.x % 128 / 32) * 16 + static_cast<int>(threadIdx.x % 32 / 4);
+    return 64 * consumer_ + static_cast<int>(threadIdx.x % 128 / 32) * 16 + static_cast<int>(threadIdx.x % 32 / 4);
   }
 
   const ForwardParams& p_;
@@ -390,10 +356,8 @@ class ForwardConsumer {
   TileReader<kPacked> tiles_;
   uint64_t queries_, keys_, values_;
   uint32_t q_full_, q_empty_;
-  int turn_, next_turn_, first_row_;
-  int blocks_ = 0;    // of keys, of the tile
-  int unmasked_ = 0;  // of these, the first ones that all rows see whole
-  bool half_ = false;
+  int turn_, next_turn_, consumer_;
+  ForwardWalk walk_;
   Ring k_;  // key blocks that are done with
   SoftmaxRows rows_;
   float scores_[64], out_[64];
@@ -418,7 +382,6 @@ __global__ void __launch_bounds__(ForwardTraits::kThreads, 1)
   }
   if (threadIdx.x == 0) barriers.init();
   __syncthreads();
-  sm90::wait_for_previous_kernel();
 
   if (warpgroup == 0) {
     sm90::registers_decrease<Traits::kLoaderRegisters>();

@@ -34,22 +34,43 @@ struct ForwardTraits {
   static constexpr int kOffsetK = kConsumers * kQBytes;
   static constexpr int kOffsetV = kOffsetK + kStages * kKBytes;
   static constexpr int kOffsetTiles = kOffsetV + kStages * kVBytes;
-  static constexpr int kTileBytes = 32;
+  static constexpr int kTileBytes = 64;
   static constexpr int kOffsetBarriers = kOffsetTiles + kTileSlots * kTileBytes;
   static constexpr int kBarriers = 2 * kConsumers + 4 * kStages + 2 * kTileSlots + 2;
   static constexpr int kSharedBytes = kOffsetBarriers + 8 * kBarriers + 1024;  // the base is aligned to 1024 by hand
 };
 static_assert(ForwardTraits::kSharedBytes <= 227 * 1024);
 
+// Quotients by a number that is known at launch: a division takes a thread some 40 instructions, this one 3 (Granlund
+// and Montgomery, 1994). Exact for values below 2^31.
+struct Divisor {
+  std::uint32_t multiplier = 0;
+  std::uint32_t shift = 0;
+
+  Divisor() = default;
+  explicit Divisor(std::uint32_t divisor) {
+    while ((std::uint64_t{1} << shift) < divisor) ++shift;
+    multiplier = static_cast<std::uint32_t>(((std::uint64_t{1} << (31 + shift)) + divisor - 1) / divisor);
+  }
+#ifdef __CUDACC__
+  __device__ __forceinline__ int divide(int value) const {
+    return static_cast<int>((static_cast<std::uint64_t>(value) * multiplier) >> (31 + shift));
+  }
+#endif
+};
+
 // The order of tiles, longest first: a long tile taken last would run alone. Position p of the list counts row tiles
 // from the longest; a group is a (batch, head) pair, or a head where sequences are packed. Groups are innermost:
-// neighbours in the list share the keys of a head. Groups are taken in sections whose keys and values fit the
-// second-level cache, and the short tiles of all sections are pooled at the end, so that all blocks finish together.
+// neighbours in the list share the keys of a head. Groups are taken in sections of equal size whose keys and values fit
+// the second-level cache, and the short tiles of all sections are pooled at the end, so that all blocks finish
+// together.
 struct ForwardSchedule {
   int row_tiles = 0;  // of a group; of packed sequences it is known on the device only
   int groups = 0;
   int section_groups = 0;
   float short_share = 0;  // of a group's row tiles: pooled
+  Divisor by_section_groups, by_groups, by_heads;
+  Divisor by_section_tiles;  // section_groups times the tiles that are not pooled; not for packed sequences
 };
 
 // A row tile of packed sequences, made by the prepare kernel.

@@ -35,20 +35,18 @@ __device__ __forceinline__ void mask_scores(float (&scores)[64], const ColumnLim
   }
 }
 
-// scores -> exp(scale * (score - maximum)) over the first kColumns columns. kFirst: the tile's first block, the only
-// one in which a row may have no visible key at all (keys ascend, so a row that sees any key sees the first).
+// The rows' maxima over the first kColumns columns too, and what the output so far shrinks by. kFirst: the tile's first
+// block.
 template <bool kFirst, int kColumns>
-__device__ __forceinline__ void softmax(float (&scores)[64], SoftmaxRows& rows, float scale_log2e) {
-  constexpr int kQuads = kColumns / 8;
+__device__ __forceinline__ void raise_maxima(const float (&scores)[64], SoftmaxRows& rows, float scale_log2e) {
   float maximum[2][2] = {{scores[0], scores[1]}, {scores[2], scores[3]}};
 #pragma unroll
-  for (int j = 1; j < kQuads; ++j)
+  for (int j = 1; j < kColumns / 8; ++j)
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       maximum[r][0] = fmaxf(maximum[r][0], scores[4 * j + 2 * r]);
       maximum[r][1] = fmaxf(maximum[r][1], scores[4 * j + 2 * r + 1]);
     }
-  float scaled[2];
 #pragma unroll
   for (int r = 0; r < 2; ++r) {
     float top = fmaxf(maximum[r][0], maximum[r][1]);
@@ -57,8 +55,19 @@ __device__ __forceinline__ void softmax(float (&scores)[64], SoftmaxRows& rows, 
     top = fmaxf(top, __shfl_xor_sync(~0u, top, 2));
     rows.rescale[r] = kFirst ? 1.f : sm90::exp2_approximate((rows.maximum[r] - top) * scale_log2e);
     rows.maximum[r] = top;
-    scaled[r] = top * scale_log2e;
-    if constexpr (kFirst) scaled[r] = top == -INFINITY ? 0.f : scaled[r];
+  }
+}
+
+// scores -> exp(scale * (score - maximum)), and their sums. Only in a tile's first block may a row have no visible key
+// at all (keys ascend, so a row that sees any key sees the first): its maximum is -inf, its exponentials are 0.
+template <bool kFirst, int kColumns>
+__device__ __forceinline__ void exponentiate(float (&scores)[64], SoftmaxRows& rows, float scale_log2e) {
+  constexpr int kQuads = kColumns / 8;
+  float scaled[2];
+#pragma unroll
+  for (int r = 0; r < 2; ++r) {
+    scaled[r] = rows.maximum[r] * scale_log2e;
+    if constexpr (kFirst) scaled[r] = rows.maximum[r] == -INFINITY ? 0.f : scaled[r];
   }
 #pragma unroll
   for (int j = 0; j < 2 * kQuads; ++j)

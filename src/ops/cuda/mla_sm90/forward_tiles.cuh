@@ -19,9 +19,20 @@ struct ForwardTile {
     return p.causal ? min(sequence_row + s_k - s_q, s_k - 1) : s_k - 1;
   }
 };
-static_assert(sizeof(ForwardTile) == ForwardTraits::kTileBytes);
 
-// The tile at index `t` of the list. Only one thread calls it: the divisions take registers.
+// How a consumer walks through the tile's key blocks. Made by the loader, which has the time.
+struct ForwardWalk {
+  int blocks = 0;    // as the tile's
+  int unmasked = 0;  // of these, the first ones that all its rows see whole
+  int half = 0;      // 1: in the last block all its rows see the first 64 keys at most
+};
+__device__ __forceinline__ ForwardWalk walk_of(const ForwardParams& p, const ForwardTile& tile, int consumer) {
+  const int first_row = tile.row + 64 * consumer;
+  return {tile.blocks, min(max(tile.last_key(p, first_row) + 1, 0) / ForwardTraits::kKeys, tile.blocks),
+          tile.last_key(p, first_row + 63) < (tile.blocks - 1) * ForwardTraits::kKeys + 64};
+}
+
+// The tile at index `t` of the list.
 template <bool kPacked>
 __device__ __forceinline__ ForwardTile tile_at(const ForwardParams& p, int t) {
   const ForwardSchedule& schedule = p.schedule;
@@ -33,14 +44,13 @@ __device__ __forceinline__ ForwardTile tile_at(const ForwardParams& p, int t) {
   int position;
   if (t < long_tiles * schedule.groups) {
     const int section_tiles = schedule.section_groups * long_tiles;
-    const int first_group = t / section_tiles * schedule.section_groups;
-    const int width = min(schedule.section_groups, schedule.groups - first_group);
-    const int rest = t - first_group * long_tiles;
-    position = rest / width;
-    group = first_group + rest - position * width;
+    const int section = kPacked ? t / section_tiles : schedule.by_section_tiles.divide(t);
+    const int rest = t - section * section_tiles;
+    position = schedule.by_section_groups.divide(rest);
+    group = section * schedule.section_groups + rest - position * schedule.section_groups;
   } else {
     const int rest = t - long_tiles * schedule.groups;
-    const int row = rest / schedule.groups;
+    const int row = schedule.by_groups.divide(rest);
     group = rest - row * schedule.groups;
     position = long_tiles + row;
   }
@@ -54,7 +64,7 @@ __device__ __forceinline__ ForwardTile tile_at(const ForwardParams& p, int t) {
     tile.s_k = __ldg(p.cu_seqlens_k + packed.sequence + 1) - tile.k_token;
   } else {
     tile.row = (row_tiles - 1 - position) * ForwardTraits::kRows;
-    tile.batch = group / p.heads;
+    tile.batch = schedule.by_heads.divide(group);
     tile.head = group - tile.batch * p.heads;
     tile.s_q = p.s_q;
     tile.s_k = p.s_k;
@@ -66,34 +76,51 @@ __device__ __forceinline__ ForwardTile tile_at(const ForwardParams& p, int t) {
   return tile;
 }
 
-// A slot in shared memory, written by one thread and read by many.
-template <bool kPacked>
-__device__ __forceinline__ void store_tile_slot(uint32_t slot, const ForwardTile& tile) {
-  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(slot), "r"(tile.row), "r"(tile.head), "r"(tile.batch),
-               "r"(tile.blocks)
+// A slot in shared memory, written by one thread and read by many: the tile in two parts, of which the second is for
+// packed sequences, and a walk for each consumer.
+constexpr int kPackedPart = 16, kWalkPart = 32, kWalkBytes = 16;
+static_assert(kWalkPart + kWalkBytes * ForwardTraits::kConsumers == ForwardTraits::kTileBytes);
+
+__device__ __forceinline__ void store_words(uint32_t address, int a, int b, int c, int d) {
+  asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(a), "r"(b), "r"(c), "r"(d) : "memory");
+}
+__device__ __forceinline__ void load_words(uint32_t address, int& a, int& b, int& c, int& d) {
+  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(a), "=r"(b), "=r"(c), "=r"(d)
+               : "r"(address)
                : "memory");
-  if constexpr (kPacked)
-    asm volatile("st.shared.v4.b32 [%0], {%1, %2, %3, %4};" ::"r"(slot + 16), "r"(tile.q_token), "r"(tile.k_token),
-                 "r"(tile.s_q), "r"(tile.s_k)
-                 : "memory");
+}
+
+template <bool kPacked>
+__device__ __forceinline__ void store_tile_slot(uint32_t slot, const ForwardParams& p, const ForwardTile& tile) {
+  store_words(slot, tile.row, tile.head, tile.batch, tile.blocks);
+  if constexpr (kPacked) store_words(slot + kPackedPart, tile.q_token, tile.k_token, tile.s_q, tile.s_k);
+#pragma unroll
+  for (int consumer = 0; consumer < ForwardTraits::kConsumers; ++consumer) {
+    const ForwardWalk walk = walk_of(p, tile, consumer);
+    store_words(slot + kWalkPart + kWalkBytes * consumer, walk.blocks, walk.unmasked, walk.half, 0);
+  }
 }
 template <bool kPacked>
 __device__ __forceinline__ ForwardTile load_tile_slot(uint32_t slot, const ForwardParams& p) {
   ForwardTile tile;
-  asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-               : "=r"(tile.row), "=r"(tile.head), "=r"(tile.batch), "=r"(tile.blocks)
-               : "r"(slot)
-               : "memory");
+  load_words(slot, tile.row, tile.head, tile.batch, tile.blocks);
   if constexpr (kPacked) {
-    asm volatile("ld.shared.v4.b32 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(tile.q_token), "=r"(tile.k_token), "=r"(tile.s_q), "=r"(tile.s_k)
-                 : "r"(slot + 16)
-                 : "memory");
+    load_words(slot + kPackedPart, tile.q_token, tile.k_token, tile.s_q, tile.s_k);
   } else {
     tile.s_q = p.s_q;
     tile.s_k = p.s_k;
   }
   return tile;
+}
+// The same in all lanes; the shuffles tell ptxas, which then keeps loop counters and descriptors in uniform registers.
+__device__ __forceinline__ ForwardWalk load_walk(uint32_t slot, int consumer) {
+  ForwardWalk walk;
+  int unused;
+  load_words(slot + kWalkPart + kWalkBytes * consumer, walk.blocks, walk.unmasked, walk.half, unused);
+  walk.blocks = __shfl_sync(~0u, walk.blocks, 0);
+
+  return walk;
 }
 
 // Barriers of the kernel, as shared-memory addresses.
@@ -143,15 +170,14 @@ class TileReader {
   __device__ __forceinline__ TileReader(const ForwardBarriers& barriers, uint32_t slots)
       : barriers_(barriers), slots_(slots) {}
 
-  // Waits for the tile that is `ahead` of the current one (0 or 1); it may be read again until it is released.
-  __device__ __forceinline__ void wait(uint32_t ahead) {
-    const Ring at{position_.count + ahead};
-    sm90::barrier_wait(barriers_.tile_full + 8 * at.stage(), at.parity());
+  // Waits for the next tile; it may be read until it is released.
+  __device__ __forceinline__ void wait() {
+    sm90::barrier_wait(barriers_.tile_full + 8 * position_.stage(), position_.parity());
   }
-  __device__ __forceinline__ ForwardTile read(const ForwardParams& p, uint32_t ahead) const {
-    const Ring at{position_.count + ahead};
-    return load_tile_slot<kPacked>(slots_ + ForwardTraits::kTileBytes * at.stage(), p);
+  __device__ __forceinline__ ForwardTile read(const ForwardParams& p) const {
+    return load_tile_slot<kPacked>(slot(), p);
   }
+  __device__ __forceinline__ ForwardWalk walk(int consumer) const { return load_walk(slot(), consumer); }
   // Tiles released so far.
   __device__ __forceinline__ uint32_t count() const { return position_.count; }
   // `arrives` in one thread of a warp, when all its lanes have read.
@@ -161,11 +187,11 @@ class TileReader {
   }
 
  private:
-  using Ring = sm90::RingPosition<ForwardTraits::kTileSlots>;
+  __device__ __forceinline__ uint32_t slot() const { return slots_ + ForwardTraits::kTileBytes * position_.stage(); }
 
   const ForwardBarriers& barriers_;
   uint32_t slots_;
-  Ring position_;
+  sm90::RingPosition<ForwardTraits::kTileSlots> position_;
 };
 
 }  // namespace lathe::ops::cuda
