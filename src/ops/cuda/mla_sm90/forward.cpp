@@ -21,9 +21,18 @@ constexpr std::size_t kCountersAt = 0, kTileCountAt = kPiece, kTilesAt = 2 * kPi
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
+// Blocks that share keys and values, 1 or 2. A pair's tile is twice as high, so there must be enough of them for an
+// even finish; then fewer bytes from the cache leave more of the power for the clock: 1 to 4% in long runs. Rows of few
+// blocks lose more to the pair's waits. Measured on an H100 (docs/performance.md).
+int cluster_for(const MlaAttentionProblem& problem) {
+  constexpr std::int64_t kLeastTokens = 4096, kLeastTiles = 768;
+  if (problem.packed || std::min(problem.s_q, problem.s_k) < kLeastTokens) return 1;
+  return ceil_div(problem.s_q, 2 * Traits::kRows) * problem.sequences * problem.h >= kLeastTiles ? 2 : 1;
+}
+
 // Row tiles of one (batch, head) pair; of packed sequences the most that there can be of one head.
 std::int64_t row_tiles(const MlaAttentionProblem& problem) {
-  if (!problem.packed) return ceil_div(problem.s_q, Traits::kRows);
+  if (!problem.packed) return ceil_div(problem.s_q, Traits::kRows * cluster_for(problem));
   return problem.s_q / Traits::kRows + std::min(problem.sequences, problem.s_q);
 }
 
@@ -132,12 +141,14 @@ void mla_sm90_forward(const Context& context, const MlaAttentionForward& op) {
   }
   const DeviceFacts& device = current_device();
   prepare_device(device);
+  // In a pair each block loads a panel of k_nope and of v, and half of the tokens of k_pe.
+  const int cluster = cluster_for(problem);
   const ForwardMaps maps{
       .q_nope = tensor_map(op.q_nope, {64, Traits::kNopePanels}),
       .q_pe = tensor_map(op.q_pe, {64, 1}),
-      .k_nope = tensor_map(op.k_nope, {Traits::kKeys, Traits::kNopePanels}),
-      .k_pe = tensor_map(op.k_pe, {Traits::kKeys, 1}),
-      .v = tensor_map(op.v, {Traits::kKeys, Traits::kValuePanels}),
+      .k_nope = tensor_map(op.k_nope, {Traits::kKeys, Traits::kNopePanels / cluster}),
+      .k_pe = tensor_map(op.k_pe, {Traits::kKeys / cluster, 1}),
+      .v = tensor_map(op.v, {Traits::kKeys, Traits::kValuePanels / cluster}),
   };
   std::optional<ArenaScope> scope;
   if (context.scratch != nullptr) scope.emplace(*context.scratch);
@@ -155,9 +166,10 @@ void mla_sm90_forward(const Context& context, const MlaAttentionForward& op) {
     check_cuda(launch_list_tiles(sequences, tiles, tile_count, stream), "launching the list of row tiles");
   }
   const std::int64_t tiles = row_tiles(problem) * params.schedule.groups;
-  check_cuda(launch_forward(maps, params, problem.packed,
-                            static_cast<int>(std::min<std::int64_t>(tiles, device.multiprocessors)), stream),
-             "launching the attention forward");
+  const std::int64_t most = device.multiprocessors / cluster;
+  check_cuda(
+      launch_forward(maps, params, problem.packed, cluster, static_cast<int>(std::min(tiles, most)) * cluster, stream),
+      "launching the attention forward");
 }
 
 }  // namespace lathe::ops::cuda

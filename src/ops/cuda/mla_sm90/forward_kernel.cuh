@@ -1,43 +1,82 @@
 // The forward on Hopper. One persistent block an SM: warpgroup 0 loads (a warp each for keys and tiles, values,
 // queries), warpgroups 1 and 2 compute 64 query rows each. For a block of 128 keys a consumer has the scores of this
 // block and the output of the last one in flight together (FlashAttention-3, arXiv:2407.08608); the two consumers take
-// turns to issue, so that one's softmax runs under the other's products.
+// turns to issue, so that one's softmax runs under the other's products. In a cluster of two, the blocks share the keys
+// and values of a tile of 256 queries: each loads half of them for both.
 #pragma once
 
 #include "ops/cuda/mla_sm90/forward_softmax.cuh"
 #include "ops/cuda/mla_sm90/forward_store.cuh"
 #include "ops/cuda/mla_sm90/forward_tiles.cuh"
 #include "sm90/barrier.cuh"
+#include "sm90/cluster.cuh"
 #include "sm90/control.cuh"
 #include "sm90/tma.cuh"
 #include "sm90/wgmma.cuh"
 
 namespace lathe::ops::cuda {
 
+template <int kCluster>
+__device__ __forceinline__ int block_rank() {
+  return kCluster == 1 ? 0 : static_cast<int>(sm90::cluster_rank());
+}
+constexpr uint16_t kAllRanks = 3;
+
+// The keys of a block, to one stage.
+template <int kCluster>
+__device__ __forceinline__ void load_key_block(const ForwardMaps& maps, uint32_t keys, uint32_t full, int rank,
+                                               sm90::TileCoordinate at) {
+  using Traits = ForwardTraits;
+  const uint32_t rope_keys = keys + Traits::kNopePanels * Traits::kKeyPanel;
+  sm90::TileCoordinate rope{0, at.token, 0, at.batch};
+  sm90::barrier_arrive_expect(full, Traits::kKBytes);
+  if constexpr (kCluster == 1) {
+    sm90::tma_load(keys, &maps.k_nope, full, at);
+    sm90::tma_load(rope_keys, &maps.k_pe, full, rope);
+  } else {  // a panel of the nope part and half of the rope part's tokens
+    static_assert(kCluster == Traits::kNopePanels);
+    at.panel = rank;
+    rope.token += rank * (Traits::kKeys / 2);
+    sm90::tma_load_multicast(keys + rank * Traits::kKeyPanel, &maps.k_nope, full, at, kAllRanks);
+    sm90::tma_load_multicast(rope_keys + rank * (Traits::kKeyPanel / 2), &maps.k_pe, full, rope, kAllRanks);
+  }
+}
+
 // Hands out tiles and loads keys; runs in one thread.
-template <bool kPacked>
+template <bool kPacked, int kCluster>
 __device__ __forceinline__ void load_tiles_and_keys(const ForwardMaps& maps, const ForwardParams& p, uint32_t shared,
                                                     const ForwardBarriers& barriers) {
   using Traits = ForwardTraits;
   const bool timed = p.clock_counters != nullptr && blockIdx.x == 0;
   const std::int64_t start_cycles = timed ? clock64() : 0;
   const std::uint64_t start_nanoseconds = timed ? sm90::nanoseconds() : 0;
-  sm90::RingPosition<Traits::kTileSlots> slot;
+  const int rank = block_rank<kCluster>();
+  const int clusters = static_cast<int>(gridDim.x) / kCluster;
+  TileReader<kPacked, kCluster> tiles(barriers, shared + Traits::kOffsetTiles);  // of rank 1
+  sm90::RingPosition<Traits::kTileSlots> slot;                                   // of rank 0
   sm90::RingPosition<Traits::kStages> stage;
   bool first = true;
-  int index = static_cast<int>(blockIdx.x);
+  int index = static_cast<int>(blockIdx.x) / kCluster;
   if constexpr (kPacked) sm90::wait_for_previous_kernel();
   while (true) {
-    sm90::barrier_wait(barriers.tile_empty + 8 * slot.stage(), slot.parity() ^ 1);
-    const ForwardTile tile = tile_at<kPacked>(p, index);
-    store_tile_slot<kPacked>(shared + Traits::kOffsetTiles + Traits::kTileBytes * slot.stage(), p, tile);
-    sm90::barrier_arrive(barriers.tile_full + 8 * slot.stage());
-    slot.advance();
-    sm90::TileCoordinate nope{tile.head, tile.k_token, 0, tile.batch};
-    sm90::TileCoordinate rope{0, tile.k_token, 0, tile.batch};
+    ForwardTile tile;
+    if (rank == 0) {
+      sm90::barrier_wait(barriers.tile_empty + 8 * slot.stage(), slot.parity() ^ 1);
+      tile = tile_at<kPacked, kCluster>(p, index);
+      hand_out_tile<kPacked, kCluster>(shared + Traits::kOffsetTiles + Traits::kTileBytes * slot.stage(),
+                                       barriers.tile_full + 8 * slot.stage(), p, tile);
+      slot.advance();
+    } else {
+      tiles.wait();
+      tile = tiles.read(p);
+      tiles.release(true);
+    }
+    sm90::TileCoordinate at{tile.head, tile.k_token, 0, tile.batch};
     if (!kPacked && first) {
-      sm90::tma_prefetch(&maps.k_nope, nope);
-      sm90::tma_prefetch(&maps.k_pe, rope);
+      if constexpr (kCluster == 1) {
+        sm90::tma_prefetch(&maps.k_nope, at);
+        sm90::tma_prefetch(&maps.k_pe, {0, at.token, 0, at.batch});
+      }
       sm90::wait_for_previous_kernel();
     }
     if (tile.blocks == 0) break;
@@ -45,55 +84,53 @@ __device__ __forceinline__ void load_tiles_and_keys(const ForwardMaps& maps, con
     for (int block = 0; block < tile.blocks; ++block) {
       sm90::barrier_wait(barriers.k_empty + 8 * stage.stage(), stage.parity() ^ 1);
       const uint32_t full = barriers.k_full + 8 * stage.stage();
-      const uint32_t keys = shared + Traits::kOffsetK + Traits::kKBytes * stage.stage();
-      sm90::barrier_arrive_expect(full, Traits::kKBytes);
-      sm90::tma_load(keys, &maps.k_nope, full, nope);
-      sm90::tma_load(keys + Traits::kNopePanels * Traits::kKeyPanel, &maps.k_pe, full, rope);
+      load_key_block<kCluster>(maps, shared + Traits::kOffsetK + Traits::kKBytes * stage.stage(), full, rank, at);
       // At the start the memory is asked for what is needed first: all else waits for the first keys.
       if (first) {
         sm90::barrier_wait(full, 0);
         sm90::barrier_arrive(barriers.started);
         first = false;
       }
-      nope.token += Traits::kKeys;
-      rope.token += Traits::kKeys;
+      at.token += Traits::kKeys;
       stage.advance();
     }
     // Taken as late as possible, when all loads of this tile are on their way: a tile taken early waits behind a long
     // one.
-    index = atomicAdd(&p.counters->next_tile, 1) + static_cast<int>(gridDim.x);
+    if (rank == 0) index = atomicAdd(&p.counters->next_tile, 1) + clusters;
   }
   sm90::let_next_kernel_begin();
+  if (rank != 0) return;
   if (timed) {
     p.clock_counters[0] += static_cast<std::uint64_t>(clock64() - start_cycles);
     p.clock_counters[1] += sm90::nanoseconds() - start_nanoseconds;
   }
-  // The last block leaves the counters as it found them.
-  if (atomicAdd(&p.counters->finished_blocks, 1) == static_cast<int>(gridDim.x) - 1) {
+  // The last one leaves the counters as it found them.
+  if (atomicAdd(&p.counters->finished, 1) == clusters - 1) {
     p.counters->next_tile = 0;
-    p.counters->finished_blocks = 0;
+    p.counters->finished = 0;
   }
 }
 
 // Runs in one thread, of a warp of its own: behind the keys the first queries came 1.4 us later.
-template <bool kPacked>
+template <bool kPacked, int kCluster>
 __device__ __forceinline__ void load_queries(const ForwardMaps& maps, const ForwardParams& p, uint32_t shared,
                                              const ForwardBarriers& barriers) {
   using Traits = ForwardTraits;
-  TileReader<kPacked> tiles(barriers, shared + Traits::kOffsetTiles);
+  const int rank = block_rank<kCluster>();
+  TileReader<kPacked, kCluster> tiles(barriers, shared + Traits::kOffsetTiles);
   uint32_t parity = 1;
   bool first = true;
   while (true) {
     tiles.wait();
     const ForwardTile tile = tiles.read(p);
     tiles.release(true);
-    sm90::TileCoordinate at{tile.head, tile.q_token + tile.row, 0, tile.batch};
+    sm90::TileCoordinate at{tile.head, tile.q_token + tile.row + 64 * rank, 0, tile.batch};
     if (first) {
       if constexpr (!kPacked) {
         sm90::tma_prefetch(&maps.q_nope, at);
         sm90::tma_prefetch(&maps.q_pe, at);
         sm90::TileCoordinate second = at;
-        second.token += 64;
+        second.token += 64 * kCluster;
         sm90::tma_prefetch(&maps.q_nope, second);
         sm90::tma_prefetch(&maps.q_pe, second);
       }
@@ -102,7 +139,7 @@ __device__ __forceinline__ void load_queries(const ForwardMaps& maps, const Forw
     }
     if (tile.blocks == 0) break;
 #pragma unroll 1
-    for (int consumer = 0; consumer < Traits::kConsumers; ++consumer, at.token += 64) {
+    for (int consumer = 0; consumer < Traits::kConsumers; ++consumer, at.token += 64 * kCluster) {
       sm90::barrier_wait(barriers.q_empty + 8 * consumer, parity);
       const uint32_t full = barriers.q_full + 8 * consumer;
       const uint32_t queries = shared + Traits::kQBytes * consumer;
@@ -129,12 +166,13 @@ __device__ __forceinline__ void zero_value_rows(uint32_t values, int first) {
 }
 
 // Runs in one thread, or in a whole warp where sequences are packed.
-template <bool kPacked>
+template <bool kPacked, int kCluster>
 __device__ __forceinline__ void load_values(const ForwardMaps& maps, const ForwardParams& p, uint32_t shared,
                                             const ForwardBarriers& barriers) {
   using Traits = ForwardTraits;
   const bool leader = !kPacked || (threadIdx.x & 31) == 0;
-  TileReader<kPacked> tiles(barriers, shared + Traits::kOffsetTiles);
+  const int rank = block_rank<kCluster>();
+  TileReader<kPacked, kCluster> tiles(barriers, shared + Traits::kOffsetTiles);
   sm90::RingPosition<Traits::kStages> stage;
   uint32_t tail_parity = 0;
   bool first = true;
@@ -145,7 +183,7 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
     tiles.release(leader);
     sm90::TileCoordinate at{tile.head, tile.k_token, 0, tile.batch};
     if (first) {
-      if constexpr (!kPacked) sm90::tma_prefetch(&maps.v, at);
+      if constexpr (!kPacked && kCluster == 1) sm90::tma_prefetch(&maps.v, at);
       sm90::wait_for_previous_kernel();
     }
     if (tile.blocks == 0) break;
@@ -168,7 +206,12 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
         if (leader) sm90::barrier_arrive(full);
       } else if (leader) {
         sm90::barrier_arrive_expect(full, Traits::kVBytes);
-        sm90::tma_load(values, &maps.v, full, at);
+        if constexpr (kCluster == 1) {
+          sm90::tma_load(values, &maps.v, full, at);
+        } else {  // a panel each
+          at.panel = rank;
+          sm90::tma_load_multicast(values + rank * Traits::kKeyPanel, &maps.v, full, at, kAllRanks);
+        }
       }
       at.token += Traits::kKeys;
       stage.advance();
@@ -177,7 +220,7 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
 }
 
 // A warpgroup that computes 64 rows of each tile.
-template <bool kPacked>
+template <bool kPacked, int kCluster>
 class ForwardConsumer {
  public:
   using Traits = ForwardTraits;
@@ -211,11 +254,17 @@ class ForwardConsumer {
       for (; block < walk_.unmasked; ++block) step<Traits::kKeys, false>(block);
       for (; block < walk_.blocks - walk_.half; ++block) step<Traits::kKeys, true>(block);
       if (block < walk_.blocks) step<64, true>(block);
+      if constexpr (kCluster > 1)
+        for (int i = 0; i < walk_.skipped; ++i) {
+          sm90::named_barrier_sync(turn_, kTurnThreads);
+          sm90::named_barrier_arrive(next_turn_, kTurnThreads);
+        }
       // A path for each width: a product that runs on a condition is serialised by ptxas (C7519).
       if (walk_.half != 0)
         last_output<64>();
       else
         last_output<Traits::kKeys>();
+      if constexpr (kCluster > 1) skip_blocks();
       const ForwardTile tile = tiles_.read(p_);
       __syncwarp();
       tiles_.release(lane() == 0);
@@ -234,6 +283,13 @@ class ForwardConsumer {
   __device__ __forceinline__ void release(uint32_t barrier) {
     if (lane() == 0) sm90::barrier_arrive(barrier);
   }
+  // To the loaders of all blocks of the cluster.
+  __device__ __forceinline__ void release_everywhere(uint32_t barrier) {
+    if constexpr (kCluster == 1)
+      release(barrier);
+    else if (lane() < kCluster)
+      sm90::cluster_arrive_relaxed(sm90::cluster_address(barrier, static_cast<uint32_t>(lane())));
+  }
   // The stage of the newest keys; the values that are multiplied beside are of the block before, in the other stage of
   // their own ring. Equal in all lanes; the shuffle tells ptxas, which else computes descriptors in vector registers.
   __device__ __forceinline__ uint32_t keys_stage() const { return k_.stage(); }
@@ -248,10 +304,10 @@ class ForwardConsumer {
     sm90::barrier_wait(barriers_.v_full + 8 * stage, Ring{k_.count - 1}.parity());
   }
   __device__ __forceinline__ void release_keys(uint32_t stage) {
-    release(barriers_.k_empty + 8 * stage);
+    release_everywhere(barriers_.k_empty + 8 * stage);
     k_.advance();
   }
-  __device__ __forceinline__ void release_values(uint32_t stage) { release(barriers_.v_empty + 8 * stage); }
+  __device__ __forceinline__ void release_values(uint32_t stage) { release_everywhere(barriers_.v_empty + 8 * stage); }
 
   // scores = Q K^T for the first kColumns keys of the block.
   template <int kColumns>
@@ -346,14 +402,25 @@ class ForwardConsumer {
     sm90::pin(out_);
     release_values(stage);
   }
+  // Gives back the blocks that the tile's other rows see and these don't.
+  __device__ __forceinline__ void skip_blocks() {
+    for (int i = 0; i < walk_.skipped; ++i) {
+      const uint32_t stage = keys_stage();
+      wait_keys(stage);
+      release_keys(stage);
+      wait_values(stage);
+      release_values(stage);
+    }
+  }
   // The first of this thread's two rows in the tile.
   __device__ __forceinline__ int my_row() const {
-    return 64 * consumer_ + static_cast<int>(threadIdx.x % 128 / 32) * 16 + static_cast<int>(threadIdx.x % 32 / 4);
+    return 64 * (consumer_ * kCluster + block_rank<kCluster>()) + static_cast<int>(threadIdx.x % 128 / 32) * 16 +
+           static_cast<int>(threadIdx.x % 32 / 4);
   }
 
   const ForwardParams& p_;
   const ForwardBarriers& barriers_;
-  TileReader<kPacked> tiles_;
+  TileReader<kPacked, kCluster> tiles_;
   uint64_t queries_, keys_, values_;
   uint32_t q_full_, q_empty_;
   int turn_, next_turn_, consumer_;
@@ -364,7 +431,7 @@ class ForwardConsumer {
   uint32_t probabilities_[32];
 };
 
-template <bool kPacked>
+template <bool kPacked, int kCluster>
 __global__ void __launch_bounds__(ForwardTraits::kThreads, 1)
     mla_forward_kernel(const __grid_constant__ ForwardMaps maps, const __grid_constant__ ForwardParams p) {
   using Traits = ForwardTraits;
@@ -380,19 +447,25 @@ __global__ void __launch_bounds__(ForwardTraits::kThreads, 1)
     sm90::tma_prefetch_map(&maps.k_pe);
     sm90::tma_prefetch_map(&maps.v);
   }
-  if (threadIdx.x == 0) barriers.init();
-  __syncthreads();
+  if (threadIdx.x == 0) barriers.init<kCluster>();
+  if constexpr (kCluster == 1)
+    __syncthreads();
+  else
+    sm90::cluster_sync();
 
   if (warpgroup == 0) {
     sm90::registers_decrease<Traits::kLoaderRegisters>();
     const bool leader = (threadIdx.x & 31) == 0;
-    if (warp == 0 && leader) load_tiles_and_keys<kPacked>(maps, p, shared, barriers);
-    if (warp == 1 && (kPacked || leader)) load_values<kPacked>(maps, p, shared, barriers);
-    if (warp == 2 && leader) load_queries<kPacked>(maps, p, shared, barriers);
+    if (warp == 0 && leader) load_tiles_and_keys<kPacked, kCluster>(maps, p, shared, barriers);
+    if (warp == 1 && (kPacked || leader)) load_values<kPacked, kCluster>(maps, p, shared, barriers);
+    if (warp == 2 && leader) load_queries<kPacked, kCluster>(maps, p, shared, barriers);
+    __syncwarp();
   } else {
     sm90::registers_increase<Traits::kConsumerRegisters>();
-    ForwardConsumer<kPacked>(p, shared, barriers, warpgroup - 1).run();
+    ForwardConsumer<kPacked, kCluster>(p, shared, barriers, warpgroup - 1).run();
   }
+  // The other block may still write here and arrive here.
+  if constexpr (kCluster > 1) sm90::cluster_sync();
 }
 
 }  // namespace lathe::ops::cuda

@@ -10,7 +10,8 @@ namespace lathe::ops::cuda {
 // Sets what the kernels need on the current device: once a device, before the first launch.
 cudaError_t prepare_forward_kernels();
 
-cudaError_t launch_forward(const ForwardMaps& maps, const ForwardParams& params, bool packed, int blocks,
+// `cluster`: blocks that share keys and values, 1 or 2; 1 for packed sequences. `blocks` is a multiple of it.
+cudaError_t launch_forward(const ForwardMaps& maps, const ForwardParams& params, bool packed, int cluster, int blocks,
                            cudaStream_t stream);
 
 // The row tiles of packed sequences, longest first: fills params.tiles and params.tile_count.

@@ -82,7 +82,7 @@ struct PackedTile {
 // Device memory that stays zero between calls.
 struct ForwardCounters {
   int next_tile = 0;
-  int finished_blocks = 0;
+  int finished = 0;  // blocks, or clusters of them
 };
 
 struct ForwardParams {

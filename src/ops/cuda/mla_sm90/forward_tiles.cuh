@@ -3,6 +3,7 @@
 
 #include "ops/cuda/mla_sm90/forward_params.h"
 #include "sm90/barrier.cuh"
+#include "sm90/cluster.cuh"
 
 namespace lathe::ops::cuda {
 
@@ -22,18 +23,29 @@ struct ForwardTile {
 
 // How a consumer walks through the tile's key blocks. Made by the loader, which has the time.
 struct ForwardWalk {
-  int blocks = 0;    // as the tile's
+  int blocks = 0;    // that its rows see, at least 1; 0: there are no more tiles
   int unmasked = 0;  // of these, the first ones that all its rows see whole
-  int half = 0;      // 1: in the last block all its rows see the first 64 keys at most
+  int half = 0;      // 1: in the last of these all its rows see the first 64 keys at most
+  int skipped = 0;   // further blocks of the tile
 };
-__device__ __forceinline__ ForwardWalk walk_of(const ForwardParams& p, const ForwardTile& tile, int consumer) {
-  const int first_row = tile.row + 64 * consumer;
-  return {tile.blocks, min(max(tile.last_key(p, first_row) + 1, 0) / ForwardTraits::kKeys, tile.blocks),
-          tile.last_key(p, first_row + 63) < (tile.blocks - 1) * ForwardTraits::kKeys + 64};
+// The 64 rows of consumer c in the block of rank r of a cluster are the (c * cluster + r)-th of the tile: so all blocks
+// of a cluster see as many keys.
+template <int kCluster>
+__device__ __forceinline__ ForwardWalk walk_of(const ForwardParams& p, const ForwardTile& tile, int part) {
+  const int first_row = tile.row + 64 * part;
+  const int last = tile.last_key(p, first_row + 63);
+  ForwardWalk walk;
+  if (tile.blocks == 0) return walk;
+  // Alone, a block's two consumers keep step.
+  walk.blocks = kCluster == 1 ? tile.blocks : min(max(last / ForwardTraits::kKeys + 1, 1), tile.blocks);
+  walk.unmasked = min(max(tile.last_key(p, first_row) + 1, 0) / ForwardTraits::kKeys, walk.blocks);
+  walk.half = last < (walk.blocks - 1) * ForwardTraits::kKeys + 64;
+  walk.skipped = tile.blocks - walk.blocks;
+  return walk;
 }
 
 // The tile at index `t` of the list.
-template <bool kPacked>
+template <bool kPacked, int kCluster>
 __device__ __forceinline__ ForwardTile tile_at(const ForwardParams& p, int t) {
   const ForwardSchedule& schedule = p.schedule;
   const int row_tiles = kPacked ? __ldg(p.tile_count) : schedule.row_tiles;
@@ -63,13 +75,13 @@ __device__ __forceinline__ ForwardTile tile_at(const ForwardParams& p, int t) {
     tile.s_q = __ldg(p.cu_seqlens_q + packed.sequence + 1) - tile.q_token;
     tile.s_k = __ldg(p.cu_seqlens_k + packed.sequence + 1) - tile.k_token;
   } else {
-    tile.row = (row_tiles - 1 - position) * ForwardTraits::kRows;
+    tile.row = (row_tiles - 1 - position) * kCluster * ForwardTraits::kRows;
     tile.batch = schedule.by_heads.divide(group);
     tile.head = group - tile.batch * p.heads;
     tile.s_q = p.s_q;
     tile.s_k = p.s_k;
   }
-  const int last_row = min(tile.row + ForwardTraits::kRows, tile.s_q) - 1;
+  const int last_row = min(tile.row + kCluster * ForwardTraits::kRows, tile.s_q) - 1;
   const int keys = tile.last_key(p, last_row) + 1;
   // Rows that see no key need their zeros too: one block, all masked.
   tile.blocks = max(1, (keys + ForwardTraits::kKeys - 1) / ForwardTraits::kKeys);
@@ -91,14 +103,30 @@ __device__ __forceinline__ void load_words(uint32_t address, int& a, int& b, int
                : "memory");
 }
 
-template <bool kPacked>
-__device__ __forceinline__ void store_tile_slot(uint32_t slot, const ForwardParams& p, const ForwardTile& tile) {
-  store_words(slot, tile.row, tile.head, tile.batch, tile.blocks);
-  if constexpr (kPacked) store_words(slot + kPackedPart, tile.q_token, tile.k_token, tile.s_q, tile.s_k);
+// To the slot of each block of the cluster, and a sign to each that it is there.
+template <bool kPacked, int kCluster>
+__device__ __forceinline__ void hand_out_tile(uint32_t slot, uint32_t full, const ForwardParams& p,
+                                              const ForwardTile& tile) {
 #pragma unroll
-  for (int consumer = 0; consumer < ForwardTraits::kConsumers; ++consumer) {
-    const ForwardWalk walk = walk_of(p, tile, consumer);
-    store_words(slot + kWalkPart + kWalkBytes * consumer, walk.blocks, walk.unmasked, walk.half, 0);
+  for (int rank = 0; rank < kCluster; ++rank) {
+    const uint32_t to = kCluster == 1 ? slot : sm90::cluster_address(slot, rank);
+    const auto store = [&](uint32_t address, int a, int b, int c, int d) {
+      if constexpr (kCluster == 1)
+        store_words(address, a, b, c, d);
+      else
+        sm90::cluster_store_words(address, a, b, c, d);
+    };
+    store(to, tile.row, tile.head, tile.batch, tile.blocks);
+    if constexpr (kPacked) store(to + kPackedPart, tile.q_token, tile.k_token, tile.s_q, tile.s_k);
+#pragma unroll
+    for (int consumer = 0; consumer < ForwardTraits::kConsumers; ++consumer) {
+      const ForwardWalk walk = walk_of<kCluster>(p, tile, consumer * kCluster + rank);
+      store(to + kWalkPart + kWalkBytes * consumer, walk.blocks, walk.unmasked, walk.half, walk.skipped);
+    }
+    if constexpr (kCluster == 1)
+      sm90::barrier_arrive(full);
+    else
+      sm90::cluster_arrive(sm90::cluster_address(full, rank));
   }
 }
 template <bool kPacked>
@@ -116,8 +144,7 @@ __device__ __forceinline__ ForwardTile load_tile_slot(uint32_t slot, const Forwa
 // The same in all lanes; the shuffles tell ptxas, which then keeps loop counters and descriptors in uniform registers.
 __device__ __forceinline__ ForwardWalk load_walk(uint32_t slot, int consumer) {
   ForwardWalk walk;
-  int unused;
-  load_words(slot + kWalkPart + kWalkBytes * consumer, walk.blocks, walk.unmasked, walk.half, unused);
+  load_words(slot + kWalkPart + kWalkBytes * consumer, walk.blocks, walk.unmasked, walk.half, walk.skipped);
   walk.blocks = __shfl_sync(~0u, walk.blocks, 0);
 
   return walk;
@@ -140,7 +167,9 @@ struct ForwardBarriers {
         v_tail(tile_empty + 8 * Traits::kTileSlots),
         started(v_tail + 8) {}
 
-  // "Full" ends with the loader's one arrival and its bytes; "empty" with one arrival of each reading warp.
+  // "Full" ends with the loader's one arrival and its bytes; "empty" with one arrival of each reading warp. Keys and
+  // values go to all blocks of a cluster, so the readers of all give them back; its tiles are handed out by rank 0.
+  template <int kCluster>
   __device__ __forceinline__ void init() const {
     constexpr int kWarps = 4;  // of a warpgroup
     for (int i = 0; i < Traits::kConsumers; ++i) {
@@ -149,13 +178,14 @@ struct ForwardBarriers {
     }
     for (int i = 0; i < Traits::kStages; ++i) {
       sm90::barrier_init(k_full + 8 * i, 1);
-      sm90::barrier_init(k_empty + 8 * i, kWarps * Traits::kConsumers);
+      sm90::barrier_init(k_empty + 8 * i, kWarps * Traits::kConsumers * kCluster);
       sm90::barrier_init(v_full + 8 * i, 1);
-      sm90::barrier_init(v_empty + 8 * i, kWarps * Traits::kConsumers);
+      sm90::barrier_init(v_empty + 8 * i, kWarps * Traits::kConsumers * kCluster);
     }
     for (int i = 0; i < Traits::kTileSlots; ++i) {
       sm90::barrier_init(tile_full + 8 * i, 1);
-      sm90::barrier_init(tile_empty + 8 * i, kWarps * Traits::kConsumers + 2);  // and the loaders of Q and V
+      // And the loaders of queries and values; beyond rank 0 of keys too.
+      sm90::barrier_init(tile_empty + 8 * i, (kWarps * Traits::kConsumers + 2) * kCluster + kCluster - 1);
     }
     sm90::barrier_init(v_tail, 1);
     sm90::barrier_init(started, 1);
@@ -164,7 +194,7 @@ struct ForwardBarriers {
 };
 
 // One reader's walk through the tiles that are handed out.
-template <bool kPacked>
+template <bool kPacked, int kCluster>
 class TileReader {
  public:
   __device__ __forceinline__ TileReader(const ForwardBarriers& barriers, uint32_t slots)
@@ -172,7 +202,11 @@ class TileReader {
 
   // Waits for the next tile; it may be read until it is released.
   __device__ __forceinline__ void wait() {
-    sm90::barrier_wait(barriers_.tile_full + 8 * position_.stage(), position_.parity());
+    const uint32_t full = barriers_.tile_full + 8 * position_.stage();
+    if constexpr (kCluster == 1)
+      sm90::barrier_wait(full, position_.parity());
+    else
+      sm90::barrier_wait_cluster(full, position_.parity());
   }
   __device__ __forceinline__ ForwardTile read(const ForwardParams& p) const {
     return load_tile_slot<kPacked>(slot(), p);
@@ -182,7 +216,13 @@ class TileReader {
   __device__ __forceinline__ uint32_t count() const { return position_.count; }
   // `arrives` in one thread of a warp, when all its lanes have read.
   __device__ __forceinline__ void release(bool arrives) {
-    if (arrives) sm90::barrier_arrive(barriers_.tile_empty + 8 * position_.stage());
+    const uint32_t empty = barriers_.tile_empty + 8 * position_.stage();
+    if (arrives) {
+      if constexpr (kCluster == 1)
+        sm90::barrier_arrive(empty);
+      else
+        sm90::cluster_arrive_relaxed(sm90::cluster_address(empty, 0));
+    }
     position_.advance();
   }
 
