@@ -97,7 +97,8 @@ class Bench:
             else:
                 makers.append(("lathe", functools.partial(candidates.lathe_backward, *arguments, deterministic)))
         for peer in self.peers:
-            arguments = peer, shape, sets, self.options.scopes
+            scopes = [scope for scope in self.options.scopes if scope == "kernel" or peer.name in self.options.operators]
+            arguments = peer, shape, sets, scopes
             if pass_name == "forward":
                 makers.append((peer.name, functools.partial(candidates.peer_forward, *arguments)))
             else:
@@ -231,6 +232,7 @@ def parse(arguments):
     parser.add_argument("--heads", type=int, default=16)
     parser.add_argument("--impls", type=names, default=["lathe", *peers.NAMES])
     parser.add_argument("--scopes", type=names, default=["kernel", "operator"], help="of the peers")
+    parser.add_argument("--operators", type=names, default=list(peers.NAMES), help="peers timed as operators too")
     parser.add_argument("--regimes", type=names, default=["burst", "sustained"])
     parser.add_argument("--rotated-bytes", type=int, default=None, help="of inputs; 200 MB, on a CPU 0")
     parser.add_argument("--budget-seconds", type=float, default=540)
@@ -239,6 +241,7 @@ def parse(arguments):
     parser.add_argument("--verbose", action="store_true", help="tracebacks")
     options = parser.parse_args(arguments)
     allowed = {"passes": PASSES, "impls": ("lathe", *peers.NAMES), "scopes": ("kernel", "operator"),
+               "operators": peers.NAMES,
                "regimes": ("burst", "sustained")}
     for name, values in allowed.items():
         if unknown := set(getattr(options, name)) - set(values):
