@@ -35,7 +35,8 @@ typedef enum lathe_dtype { LATHE_F32 = 0, LATHE_F64 = 1, LATHE_BF16 = 2, LATHE_I
 typedef enum lathe_device { LATHE_CPU = 0, LATHE_CUDA = 1 } lathe_device;
 
 /* A view: pointer, dtype, shape, strides in elements; the last stride is 1. An optional tensor that is not given is all
- * zeros. */
+ * zeros. sm90 also asks for pointers and strides that are multiples of 16 bytes; others are
+ * LATHE_STATUS_INVALID_ARGUMENT at the call. */
 typedef struct lathe_tensor {
   void* data;
   lathe_dtype dtype;

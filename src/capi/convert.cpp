@@ -101,7 +101,7 @@ ops::MlaAttentionBackward op_of(const lathe_mla_backward_args& args, ops::Checke
   const Reader read("mla_attention_backward", args, checked);
   ops::MlaAttentionBackward op;
   read_common(read, args, op);
-  op.dout = read.tensor("do_", args.do_);
+  op.dout = read.tensor("do", args.do_);
   op.dlse = read.tensor("dlse", args.dlse);
   op.dq_nope = read.tensor("dq_nope", args.dq_nope);
   op.dq_pe = read.tensor("dq_pe", args.dq_pe);

@@ -83,10 +83,15 @@ struct MlaAttentionBackend {
   void (*backward)(const Context&, const MlaAttentionBackward&);
 };
 
+// Of tensors that were checked, or at least are of the right ranks.
+MlaAttentionProblem problem_of(const MlaAttentionForward& op);
+MlaAttentionProblem problem_of(const MlaAttentionBackward& op);
+
 // What a check looks at: cu_seqlens on the CPU are read, or no memory at all is.
 enum class Checked : std::uint8_t { values, shapes };
 
-// The checks of mla_attention_forward and _backward: throw Error naming both sides of a clash.
+// The checks of mla_attention_forward and _backward: throw Error naming both sides of a clash, out and dout as `o` and
+// `do`.
 MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionForward& op,
                                         Checked checked = Checked::values);
 MlaAttentionProblem check_mla_attention(const Context& context, const MlaAttentionBackward& op,

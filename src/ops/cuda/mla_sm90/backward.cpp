@@ -8,7 +8,6 @@
 #include "device/cuda_check.h"
 #include "ops/cuda/mla_sm90/backward_launch.h"
 #include "ops/cuda/mla_sm90/device_facts.h"
-#include "ops/cuda/mla_sm90/problem.h"
 #include "ops/cuda/mla_sm90/tensor_map.h"
 
 namespace lathe::ops::cuda {
@@ -210,8 +209,7 @@ std::size_t mla_sm90_backward_workspace(const MlaAttentionProblem& problem) {
 // Nothing in the workspace is read before the same call has written it, so calls of any shapes may follow each other
 // on it, after one that was aborted too.
 void mla_sm90_backward(const Context& context, const MlaAttentionBackward& op) {
-  MlaAttentionProblem problem = problem_of(op);
-  problem.deterministic = op.deterministic;
+  const MlaAttentionProblem problem = problem_of(op);
   check_layout(problem, op);
   const auto stream = static_cast<cudaStream_t>(context.stream.handle);
   if (problem.s_q == 0 || problem.s_k == 0 || problem.sequences == 0) {

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "core/error.h"
+#include "device/cuda_device.h"
 #include "ops/cuda/mla_sm90/backward.h"
 #include "ops/cuda/mla_sm90/device_facts.h"
 #include "ops/cuda/mla_sm90/forward.h"
@@ -12,6 +13,8 @@ namespace lathe::ops::cuda {
 namespace {
 
 std::string unavailable() {
+  std::string obstacle = cuda_device_unavailable();
+  if (!obstacle.empty()) return obstacle;
   try {
     const DeviceFacts& device = current_device();
     if (device.major == 9 && device.minor == 0) return {};
