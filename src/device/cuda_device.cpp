@@ -92,6 +92,7 @@ class CudaDevice final : public Device {
  private:
   [[noreturn]] static void fail_out_of_memory(std::size_t bytes, const std::string& name) {
     cudaGetLastError();  // clears the runtime's record of it
+    cudaGetLastError();  // said by the exception; the next check is not to find it again
     std::size_t free = 0;
     std::size_t total = 0;
     check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");

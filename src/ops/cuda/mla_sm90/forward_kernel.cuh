@@ -22,23 +22,33 @@ __device__ __forceinline__ int block_rank() {
 }
 constexpr uint16_t kAllRanks = 3;
 
-// The keys of a block, to one stage.
+// What a block loads of the keys: all of them, or in a pair a panel of the nope part and half of the rope part's
+// tokens.
 template <int kCluster>
-__device__ __forceinline__ void load_key_block(const ForwardMaps& maps, uint32_t keys, uint32_t full, int rank,
-                                               sm90::TileCoordinate at) {
+struct KeyPart {
+  static_assert(kCluster == 1 || kCluster == ForwardTraits::kNopePanels);
+  sm90::TileCoordinate nope, rope;
+  __device__ __forceinline__ KeyPart(const ForwardTile& tile, int rank)
+      : nope{tile.head, tile.k_token, rank, tile.batch},
+        rope{0, tile.k_token + rank * (ForwardTraits::kKeys / kCluster), 0, tile.batch} {}
+  __device__ __forceinline__ void advance() {
+    nope.token += ForwardTraits::kKeys;
+    rope.token += ForwardTraits::kKeys;
+  }
+};
+
+template <int kCluster>
+__device__ __forceinline__ void load_keys(const ForwardMaps& maps, uint32_t keys, uint32_t full, int rank,
+                                          const KeyPart<kCluster>& part) {
   using Traits = ForwardTraits;
   const uint32_t rope_keys = keys + Traits::kNopePanels * Traits::kKeyPanel;
-  sm90::TileCoordinate rope{0, at.token, 0, at.batch};
   sm90::barrier_arrive_expect(full, Traits::kKBytes);
   if constexpr (kCluster == 1) {
-    sm90::tma_load(keys, &maps.k_nope, full, at);
-    sm90::tma_load(rope_keys, &maps.k_pe, full, rope);
-  } else {  // a panel of the nope part and half of the rope part's tokens
-    static_assert(kCluster == Traits::kNopePanels);
-    at.panel = rank;
-    rope.token += rank * (Traits::kKeys / 2);
-    sm90::tma_load_multicast(keys + rank * Traits::kKeyPanel, &maps.k_nope, full, at, kAllRanks);
-    sm90::tma_load_multicast(rope_keys + rank * (Traits::kKeyPanel / 2), &maps.k_pe, full, rope, kAllRanks);
+    sm90::tma_load(keys, &maps.k_nope, full, part.nope);
+    sm90::tma_load(rope_keys, &maps.k_pe, full, part.rope);
+  } else {
+    sm90::tma_load_multicast(keys + rank * Traits::kKeyPanel, &maps.k_nope, full, part.nope, kAllRanks);
+    sm90::tma_load_multicast(rope_keys + rank * (Traits::kKeyPanel / kCluster), &maps.k_pe, full, part.rope, kAllRanks);
   }
 }
 
@@ -71,12 +81,10 @@ __device__ __forceinline__ void load_tiles_and_keys(const ForwardMaps& maps, con
       tile = tiles.read(p);
       tiles.release(true);
     }
-    sm90::TileCoordinate at{tile.head, tile.k_token, 0, tile.batch};
+    KeyPart<kCluster> part(tile, rank);
     if (!kPacked && first) {
-      if constexpr (kCluster == 1) {
-        sm90::tma_prefetch(&maps.k_nope, at);
-        sm90::tma_prefetch(&maps.k_pe, {0, at.token, 0, at.batch});
-      }
+      sm90::tma_prefetch(&maps.k_nope, part.nope);
+      sm90::tma_prefetch(&maps.k_pe, part.rope);
       sm90::wait_for_previous_kernel();
     }
     if (tile.blocks == 0) break;
@@ -84,14 +92,14 @@ __device__ __forceinline__ void load_tiles_and_keys(const ForwardMaps& maps, con
     for (int block = 0; block < tile.blocks; ++block) {
       sm90::barrier_wait(barriers.k_empty + 8 * stage.stage(), stage.parity() ^ 1);
       const uint32_t full = barriers.k_full + 8 * stage.stage();
-      load_key_block<kCluster>(maps, shared + Traits::kOffsetK + Traits::kKBytes * stage.stage(), full, rank, at);
+      load_keys<kCluster>(maps, shared + Traits::kOffsetK + Traits::kKBytes * stage.stage(), full, rank, part);
       // At the start the memory is asked for what is needed first: all else waits for the first keys.
       if (first) {
         sm90::barrier_wait(full, 0);
         sm90::barrier_arrive(barriers.started);
         first = false;
       }
-      at.token += Traits::kKeys;
+      part.advance();
       stage.advance();
     }
     // Taken as late as possible, when all loads of this tile are on their way: a tile taken early waits behind a long
@@ -181,9 +189,9 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
     const ForwardTile tile = tiles.read(p);
     if constexpr (kPacked) __syncwarp();
     tiles.release(leader);
-    sm90::TileCoordinate at{tile.head, tile.k_token, 0, tile.batch};
+    sm90::TileCoordinate at{tile.head, tile.k_token, rank, tile.batch};  // of a pair each loads a panel
     if (first) {
-      if constexpr (!kPacked && kCluster == 1) sm90::tma_prefetch(&maps.v, at);
+      if constexpr (!kPacked) sm90::tma_prefetch(&maps.v, at);
       sm90::wait_for_previous_kernel();
     }
     if (tile.blocks == 0) break;
@@ -208,8 +216,7 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
         sm90::barrier_arrive_expect(full, Traits::kVBytes);
         if constexpr (kCluster == 1) {
           sm90::tma_load(values, &maps.v, full, at);
-        } else {  // a panel each
-          at.panel = rank;
+        } else {
           sm90::tma_load_multicast(values + rank * Traits::kKeyPanel, &maps.v, full, at, kAllRanks);
         }
       }

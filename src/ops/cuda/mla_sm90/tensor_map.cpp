@@ -107,14 +107,14 @@ CUtensorMap tensor_map(const TensorView& tensor, BoxShape box) {
 void check_16_byte_access(std::string_view name, const TensorView& tensor) {
   constexpr std::int64_t kElements = 8;  // 16 bytes of bf16
   constexpr std::int64_t kLimit = std::int64_t{1} << 39;
-  check(reinterpret_cast<std::uintptr_t>(tensor.data) % 16 == 0, "{} begins at {}, which is not a multiple of 16 bytes",
-        name, tensor.data);
+  if (reinterpret_cast<std::uintptr_t>(tensor.data) % 16 != 0)
+    fail("{} begins at {}, which is not a multiple of 16 bytes", name, tensor.data);
   for (std::size_t dim = 0; dim + 1 < static_cast<std::size_t>(tensor.rank); ++dim) {
     if (tensor.shape[dim] <= 1) continue;
     const std::int64_t stride = tensor.strides[dim];
-    check(stride >= 0 && stride < kLimit && stride % kElements == 0,
-          "{} is {}: stride {} of dimension {} must be a multiple of {} elements (16 bytes), from 0 to below 2^39",
-          name, tensor.describe(), stride, dim, kElements);
+    if (stride < 0 || stride >= kLimit || stride % kElements != 0)  // the message is made only then: it takes long
+      fail("{} is {}: stride {} of dimension {} must be a multiple of {} elements (16 bytes), from 0 to below 2^39",
+           name, tensor.describe(), stride, dim, kElements);
   }
 }
 
