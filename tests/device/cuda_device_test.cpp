@@ -60,7 +60,7 @@ TEST_F(CudaDeviceTest, PeakMemoryIsTheMostAtOnce) {
 }
 
 TEST_F(CudaDeviceTest, TooMuchMemoryIsRefusedByNameAndForgotten) {
-  const std::string message = message_of([&] { device_->allocate(std::size_t{1} << 46, "a whale"); });
+  const std::string message = message_of<DeviceError>([&] { device_->allocate(std::size_t{1} << 46, "a whale"); });
   EXPECT_NE(message.find("out of memory on the GPU: 70368744177664 bytes wanted for a whale"), std::string::npos)
       << message;
   EXPECT_NO_THROW(check_cuda(cudaGetLastError(), "cudaGetLastError"));
@@ -69,7 +69,7 @@ TEST_F(CudaDeviceTest, TooMuchMemoryIsRefusedByNameAndForgotten) {
 TEST_F(CudaDeviceTest, ErrorsNameTheCallAndAreForgotten) {
   EXPECT_THROW(check_cuda(cudaSetDevice(-3), "cudaSetDevice"), DeviceError);
   EXPECT_NO_THROW(check_cuda(cudaGetLastError(), "cudaGetLastError"));
-  const std::string message = message_of([] { check_cuda(cudaSetDevice(-3), "cudaSetDevice"); });
+  const std::string message = message_of<DeviceError>([] { check_cuda(cudaSetDevice(-3), "cudaSetDevice"); });
   EXPECT_EQ(message, "cudaSetDevice: invalid device ordinal (cudaErrorInvalidDevice)");
 }
 
