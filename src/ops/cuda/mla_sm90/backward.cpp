@@ -38,13 +38,14 @@ struct Layout {
     const auto heads = narrow<std::size_t>(problem.h);
     const auto tiles = checked_mul(heads, narrow<std::size_t>(query_tiles(problem)));
     const auto rows = checked_mul(heads, narrow<std::size_t>(key_rows(problem)));
+    const std::size_t ordered = problem.deterministic ? 1 : 0;
     const std::size_t packed = problem.packed ? 1 : 0;
     next_job = take(1, sizeof(int));
     job_count = take(1, sizeof(int));
     stats = take(tiles, Traits::kStatsBytes);
     dq = take(tiles, 2 * Traits::kDqHalfBytes);
     dk_pe = take(rows, Traits::kRope * sizeof(float));
-    semaphores = take(tiles, 2 * sizeof(int));
+    semaphores = take(tiles * ordered, 2 * sizeof(int));
     tile_rows = take(packed * narrow<std::size_t>(query_tiles(problem)), sizeof(BackwardTileRows));
     jobs = take(packed * narrow<std::size_t>(pieces(problem, problem.s_k, Traits::kKeys)), sizeof(BackwardJob));
     zeros = take(packed, Traits::kKeyPanel);

@@ -1,4 +1,4 @@
-// From an index in the list of jobs to a job, and which queries it walks over.
+// From an index in the list of jobs to a job, which queries it walks over, and the order of additions to dQ.
 #pragma once
 
 #include "ops/cuda/mla_sm90/backward_params.h"
@@ -58,6 +58,24 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
     job.tile = job.batch * p.sequence_tiles;
     job.key_row = job.batch * p.s_k + job.key_token;
   }
+}
+
+// Deterministic: how many key blocks add to dQ of this query tile before this job does. Runs of key blocks ascend, and
+// inside of a run blocks DEscend: all jobs of a run walk side by side, each from its own diagonal on, and the last one
+// comes to a tile first.
+//
+// Nobody waits for ever. Jobs are taken in the order of the list; in it the runs of a group ascend, and the jobs of one
+// run in all groups of a section follow each other without a gap. Either a run is one block, so that a job waits for
+// earlier jobs of the list only; or these jobs are at most as many as the kernel has blocks, which all run (a
+// cooperative launch). Take the first run in the list that is not done. Its jobs are all taken, or will be: by the
+// blocks that work on the runs before it, which wait for nothing else. A job of it at tile t waits for one that has
+// not added to t yet, so that stands at an earlier tile, or at t with fewer additions before it, or (as a block sends
+// the halves of a tile one after the other) at t's other half. Along such a chain (tile, half, additions before) only
+// falls: it ends at a job that waits for nobody.
+__device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
+  const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;
+  // Blocks after this one whose keys are seen in this tile.
+  return job.blocks_before_run + min(job.blocks_after, (last_query - job.diagonal) / BackwardTraits::kKeys);
 }
 
 }  // namespace lathe::ops::cuda

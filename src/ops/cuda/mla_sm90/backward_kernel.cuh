@@ -2,7 +2,6 @@
 #pragma once
 
 #include "ops/cuda/mla_sm90/backward_consumer.cuh"
-#include "ops/cuda/mla_sm90/backward_dq.cuh"
 #include "ops/cuda/mla_sm90/backward_loaders.cuh"
 
 namespace lathe::ops::cuda {

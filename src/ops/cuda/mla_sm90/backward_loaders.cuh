@@ -1,11 +1,12 @@
-// The loading side of the backward kernel: two threads, each of a warp of its own, as all loads in one thread do not
-// fit 24 registers. One hands out jobs and loads K, Q, lse and delta, the other dO and V.
+// The loading side of the backward kernel: four warps, of each one thread. Warp 0 hands out jobs and loads K, Q, lse
+// and delta; warp 2 loads dO and V (all loads in one thread do not fit 24 registers); warps 1 and 3 send dQ out.
 #pragma once
 
 #include "ops/cuda/mla_sm90/backward_barriers.cuh"
 #include "ops/cuda/mla_sm90/backward_jobs.cuh"
 #include "sm90/bulk.cuh"
 #include "sm90/control.cuh"
+#include "sm90/semaphore.cuh"
 #include "sm90/tma.cuh"
 
 namespace lathe::ops::cuda {
@@ -213,5 +214,49 @@ class OutputGradientAndValueLoader {
   int step_ = 0;
   uint32_t tail_parity_ = 0;
 };
+
+// Sends one consumer's halves of dQ from the staging buffer to the workspace: added as they come, or (deterministic) in
+// the order of additions_before, where the first stores.
+template <bool kDeterministic>
+__device__ __forceinline__ void write_dq(const BackwardParams& p, const BackwardShared& shared, int consumer) {
+  using Traits = BackwardTraits;
+  const BackwardBarriers& barriers = shared.barriers;
+  wait_for_preparation();  // it made the zeros that are added to, or reset the semaphores
+  uint32_t parity = 0;
+#pragma unroll 1
+  for (JobSlot at;; ++at.count) {
+    const BackwardJob& job = shared.jobs[at.slot()];
+    sm90::barrier_wait(barriers.job_full(at.slot()), at.parity());
+    if (job.head < 0) break;
+#pragma unroll 1
+    for (int tile = first_tile(job.diagonal); tile < end_tile(job.queries); ++tile) {
+      const int64_t half = (static_cast<int64_t>(job.head) * p.tiles + job.tile + tile) * 2 + consumer;
+      int before = 1;
+      if constexpr (kDeterministic) {
+        before = additions_before(job, tile);
+        sm90::semaphore_wait(p.workspace.semaphores + half, before);
+        sm90::proxy_fence_global();
+      }
+      sm90::barrier_wait(barriers.staging_full(consumer), parity);
+      parity ^= 1;
+      float* const to = p.workspace.dq + half * Traits::kDqHalfFloats;
+      const uint32_t from = shared.base + Traits::kOffsetStaging;
+      if (kDeterministic && before == 0)
+        sm90::bulk_store(to, from, Traits::kDqHalfBytes);
+      else
+        sm90::bulk_add(to, from, Traits::kDqHalfBytes);
+      sm90::bulk_commit();
+      sm90::bulk_wait_read();
+      sm90::barrier_arrive(barriers.staging_turn(consumer ^ 1));
+      if constexpr (kDeterministic) {
+        sm90::bulk_wait();
+        sm90::proxy_fence_global();
+        sm90::semaphore_add(p.workspace.semaphores + half, 1);
+      }
+    }
+    sm90::barrier_arrive(barriers.job_empty(at.slot()));
+  }
+  sm90::bulk_wait();
+}
 
 }  // namespace lathe::ops::cuda

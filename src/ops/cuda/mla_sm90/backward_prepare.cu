@@ -1,5 +1,5 @@
-// What the backward's main kernel finds ready: lse and delta in padded tiles, semaphores at 0, and for packed sequences
-// the list of jobs.
+// What the backward's main kernel finds ready: lse and delta in padded tiles, zeros to add dQ to, and for packed
+// sequences the list of jobs.
 #include <cmath>
 
 #include "ops/cuda/mla_sm90/backward_jobs.cuh"
@@ -69,7 +69,7 @@ __device__ float dot(uint4 a, uint4 b) {
   return (pair(a.x, b.x) + pair(a.y, b.y)) + (pair(a.z, b.z) + pair(a.w, b.w));
 }
 
-// One query tile of one head: delta = sum(dO * O) - dlse, lse for exp2, and the start of dQ.
+// One query tile of one head: delta = sum(dO * O) - dlse, lse for exp2, and what dQ needs.
 __device__ void prepare_tile(const BackwardParams& p, int tile, int head) {
   constexpr int kRowThreads = Traits::kValue / 8;  // of 16 bytes each
   constexpr int kRowsAtOnce = kThreads / kRowThreads;
@@ -98,11 +98,13 @@ __device__ void prepare_tile(const BackwardParams& p, int tile, int head) {
   }
 
   const int64_t index = static_cast<int64_t>(head) * p.tiles + tile;
-  if (thread < 2) p.workspace.semaphores[2 * index + thread] = 0;
-  if (!at.sees_keys) {  // else whoever is the first to add to dQ stores
+  if (!p.deterministic || !at.sees_keys) {  // else the first block that adds stores
     auto* const dq = reinterpret_cast<float4*>(p.workspace.dq + index * 2 * Traits::kDqHalfFloats);
-    for (int i = thread; i < 2 * Traits::kDqHalfFloats / 4; i += kThreads) dq[i] = make_float4(0, 0, 0, 0);
+#pragma unroll
+    for (int i = 0; i < 2 * Traits::kDqHalfFloats / 4 / kThreads; ++i)
+      dq[thread + i * kThreads] = make_float4(0, 0, 0, 0);
   }
+  if (p.deterministic && thread < 2) p.workspace.semaphores[2 * index + thread] = 0;
 
 #pragma unroll
   for (int pass = 0; pass < kPasses; ++pass) {
