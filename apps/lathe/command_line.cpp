@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <limits>
 #include <memory>
 #include <string>
@@ -12,6 +13,7 @@
 
 #include "core/error.h"
 #include "lathe/arguments.h"
+#include "lathe/bench_command.h"
 #include "lathe/commands.h"
 #include "lathe/data_command.h"
 #include "lathe/nearest_name.h"
@@ -50,6 +52,16 @@ class Command {
                            const std::string& help) {
     return add(flag, "N", help, [=](Options& options, const std::string& text) {
       options.*field = parse_integer(flag, text, min, max);
+    });
+  }
+
+  // One of a few words.
+  void add_choice(const std::string& flag, std::string Options::*field, const std::vector<std::string>& allowed,
+                  const std::string& help) {
+    add(flag, fmt::format("{}", fmt::join(allowed, "|")), help, [=](Options& options, const std::string& text) {
+      require(std::ranges::find(allowed, text) != allowed.end(), "{} {}: expected one of {}", flag,
+              text.empty() ? "''" : text.substr(0, 80), fmt::join(allowed, ", "));
+      options.*field = text;
     });
   }
 
@@ -180,6 +192,23 @@ void add_data(CLI::App& app, Action& action) {
   show.runs(action, run_data_show);
 }
 
+void add_bench(CLI::App& app, Action& action) {
+  using Options = BenchAttentionOptions;
+  CLI::App* bench = app.add_subcommand("bench", "Time what a step is made of; JSON lines")->require_subcommand(1);
+  Command<Options> attention(*bench, "attention", "Time the attention operator; a JSON object a line");
+  attention.add_choice("--device", &Options::device, {"auto", "cpu", "cuda"}, "where it runs");
+  attention.add("--backend", "NAME|all", "one of lathe info, or all that support the shape (all)",
+                [](Options& options, const std::string& text) { options.backend = text; });
+  attention.add(
+      "--shapes", "BxS,...", "batch and sequence length, as in 1x2048,4x4096:full; full: without a mask",
+      [](Options& options, const std::string& text) { options.shapes = parse_attention_shapes("--shapes", text); });
+  attention.add_integer("--heads", &Options::heads, 1, 1024, "16, on the CPU 2, if not given");
+  attention.add_choice("--pass", &Options::pass, {"forward", "backward", "backward_deterministic", "all"}, "(all)");
+  attention.add_choice("--regime", &Options::regime, {"burst", "sustained", "all"},
+                       "after idling, back to back, or both (all)");
+  attention.runs(action, run_bench_attention);
+}
+
 void add_folder_commands(CLI::App& app, Action& action) {
   Command<ExportOptions> export_command(app, "export", "Write a Hugging Face folder");
   export_command.add_path("--checkpoint", &ExportOptions::checkpoint, "DIR", "the model")->required();
@@ -274,6 +303,7 @@ std::function<int()> parse_command_line(int argc, const char* const* argv) {
                                   run_gradients);
   add_tokenize(app, action);
   add_data(app, action);
+  add_bench(app, action);
   add_folder_commands(app, action);
   try {
     app.parse(argc, argv);

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "device/device.h"
+#include "device/stopwatch.h"
 #include "ops/mla_attention.h"
 #include "ops/table.h"
 
@@ -13,6 +14,7 @@ namespace lathe {
 // Why there is no CUDA device; "" if there is one.
 std::string cuda_unavailable();
 std::unique_ptr<Device> make_cuda_device_or_refuse();
+std::unique_ptr<Stopwatch> make_cuda_stopwatch_or_refuse();
 
 const ops::Table& cuda_table();
 const ops::MlaAttentionBackend& sm90_attention_backend();

@@ -42,6 +42,10 @@ std::unique_ptr<Device> make_device(DeviceKind kind) {
   return kind == DeviceKind::cpu ? make_cpu_device() : make_cuda_device_or_refuse();
 }
 
+std::unique_ptr<Stopwatch> make_stopwatch(DeviceKind kind) {
+  return kind == DeviceKind::cpu ? make_cpu_stopwatch() : make_cuda_stopwatch_or_refuse();
+}
+
 const ops::Table& op_table(DeviceKind kind) { return kind == DeviceKind::cpu ? kCpuTable : cuda_table(); }
 
 }  // namespace lathe

@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "device/device.h"
+#include "device/stopwatch.h"
 #include "ops/mla_attention.h"
 #include "ops/table.h"
 
@@ -17,6 +18,9 @@ std::string device_unavailable(DeviceKind kind);
 
 // Device 0 of the kind. Throws InputError with the reason where there is none.
 std::unique_ptr<Device> make_device(DeviceKind kind);
+
+// One for work on the device that make_device made last; throws as it does.
+std::unique_ptr<Stopwatch> make_stopwatch(DeviceKind kind);
 
 // The op table of a device; lives as long as the program.
 const ops::Table& op_table(DeviceKind kind);

@@ -19,6 +19,12 @@ std::unique_ptr<Device> make_cuda_device_or_refuse() {
   return make_cuda_device(0);
 }
 
+std::unique_ptr<Stopwatch> make_cuda_stopwatch_or_refuse() {
+  const std::string reason = cuda_device_unavailable();
+  require(reason.empty(), "{}", reason);
+  return make_cuda_stopwatch();
+}
+
 const ops::Table& cuda_table() {
   static const ops::Table table{
       .mla_attention_forward = sm90_attention_backend().forward,

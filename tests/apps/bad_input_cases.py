@@ -14,6 +14,8 @@ TRAIN = ["train", "--config", "run.toml"]
 EVAL = ["eval", "--checkpoint", "model", "--data", "valid"]
 LOGITS = ["logits", "--checkpoint", "model", "--tokens", "1,2,3", "--out", "out.safetensors"]
 
+BENCH = ["bench", "attention"]
+
 
 # Changes to a workspace. Each returns a function of its folder.
 
@@ -168,6 +170,18 @@ CASES = [
     ("token of 30 digits", nothing, [*LOGITS[:4], "1," + "9" * 30, *LOGITS[5:]], ["--tokens"]),
     ("token above the vocabulary", nothing, [*LOGITS[:4], "1,260", *LOGITS[5:]], ["260", "259"]),
     ("one token for gradients", nothing, ["gradients", *LOGITS[1:4], "1", *LOGITS[5:]], ["2"]),
+    ("bench without command", nothing, ["bench"], ["attention"]),
+    ("unknown attention backend", nothing, [*BENCH, "--backend", "fast"], ["--backend", "fast", "cpu", "sm90"]),
+    ("attention backend of another device", nothing, [*BENCH, "--device", "cpu", "--backend", "sm90"], ["sm90", "cuda"]),
+    ("shape without a cross", nothing, [*BENCH, "--shapes", "1x64,64"], ["--shapes", "'64'", "BATCHxLENGTH"]),
+    ("shape with another mask", nothing, [*BENCH, "--shapes", "1x64:half"], ["--shapes", "64:half"]),
+    ("shape of nothing", nothing, [*BENCH, "--shapes", ""], ["--shapes", "BATCHxLENGTH"]),
+    ("shape of length 0", nothing, [*BENCH, "--shapes", "1x0"], ["--shapes", "length 0", "from 1"]),
+    ("bench shape near 2^63", nothing, [*BENCH, "--shapes", f"{HUGE}x64"], ["--shapes", "batch", "from 1 to 4096"]),
+    ("bench of 0 heads", nothing, [*BENCH, "--heads", "0"], ["--heads", "from 1"]),
+    ("unknown pass", nothing, [*BENCH, "--pass", "sideways"], ["--pass", "sideways", "backward_deterministic"]),
+    ("unknown regime", nothing, [*BENCH, "--regime", "slow"], ["--regime", "slow", "sustained"]),
+    ("unknown device of the bench", nothing, [*BENCH, "--device", "tpu"], ["--device", "tpu", "cuda"]),
     ("logits into a folder", nothing, [*LOGITS[:6], "model"], ["model"]),
     ("logits below a file", nothing, [*LOGITS[:6], "run.toml/out"], ["run.toml"]),
     ("export onto a folder with content", nothing, ["export", "--checkpoint", "model", "--out", "model"], ["model"]),

@@ -5,6 +5,8 @@
 The cases are the table in bad_input_cases.py.
 """
 
+import itertools
+import json
 import pathlib
 import shutil
 import subprocess
@@ -72,7 +74,8 @@ class GoodInputTest(unittest.TestCase):
             self.assertEqual(result.err, "", result)
 
     def test_help_version_and_info(self):
-        for command in (["--help"], ["train", "--help"], ["data", "stats", "--help"], ["--version"], ["info"]):
+        for command in (["--help"], ["train", "--help"], ["data", "stats", "--help"],
+                        ["bench", "attention", "--help"], ["--version"], ["info"]):
             result = ws.run(LATHE, command, self.folder)
             self.assertEqual(result.code, 0, result)
             self.assertNotEqual(result.out, "")
@@ -81,6 +84,30 @@ class GoodInputTest(unittest.TestCase):
         info = ws.run(LATHE, ["info"], self.folder).out
         for word in ("lathe ", "build: ", "threads", "matrix products", "backend cpu: available", "sm90", "cudnn"):
             self.assertIn(word, info)
+
+    def test_bench_attention(self):
+        command = ["bench", "attention", "--device", "cpu", "--shapes", "1x33,2x16:full", "--heads", "1"]
+        result = ws.run(LATHE, command, self.folder)
+        self.assertEqual((result.code, result.err), (0, ""), result)
+        rows = [json.loads(line) for line in result.out.splitlines()]
+        found = {(row["seqlen"], row["pass"], row["dtype"], row["regime"]) for row in rows}
+        expected = set(itertools.product((33, 16), ("forward", "backward", "backward_deterministic"), ("bf16", "f32"),
+                                         ("burst", "sustained")))
+        self.assertEqual((found, len(rows)), (expected, len(expected)))
+        for row in rows:
+            self.assertEqual((row["scope"], row["impl"], row["backend"]), ("operator", "lathe", "cpu"))
+            self.assertEqual((row["batch"], row["causal"]), (1, True) if row["seqlen"] == 33 else (2, False))
+            self.assertEqual((row["heads"], row["clock_mhz"]), (1, None))
+            flops = 2 * row["batch"] * row["seqlen"] ** 2 * 320 / (2 if row["causal"] else 1)
+            flops *= 1 if row["pass"] == "forward" else 2.5
+            self.assertGreater(row["median_us"], 0)
+            self.assertAlmostEqual(row["tflops"] * row["median_us"] * 1e6 / flops, 1)
+
+    def test_bench_attention_of_one_kind(self):
+        command = ["bench", "attention", "--device", "cpu", "--backend", "cpu", "--shapes", "1x8", "--pass", "forward",
+                   "--regime", "burst"]
+        result = ws.run(LATHE, command, self.folder)
+        self.assertEqual([json.loads(line)["dtype"] for line in result.out.splitlines()], ["bf16", "f32"], result)
 
     def test_a_reader_that_leaves_is_no_crash(self):
         command = [LATHE, "generate", "--checkpoint", "model", "--prompt", "a", "--max-tokens", "100"]
