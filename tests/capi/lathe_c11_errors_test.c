@@ -65,7 +65,7 @@ static void test_refused(void) {
   INVALID(f->k_pe.shape[2] = 2, "k_pe is f32 [2, 5, 2, 2]", "expected [2, 5, 1, 2]");
   INVALID(f->k_nope.shape[3] = 3, "[2, 5, 2, 3]", "[2, 5, 2, 4]");
   INVALID(f->v.strides[3] = 2, "v is", "contiguous last dimension");
-  INVALID(f->o.strides[2] = 0, "out is written", "shares");
+  INVALID(f->o.strides[2] = 0, "o is written", "shares");
   INVALID(f->lse.shape[1] = 3, "[2, 3, 3]", "[2, 2, 3]");
   INVALID(f->lse.rank = 0, "lse", "not given");
   INVALID(f->q_pe.dtype = LATHE_F64, "q_pe is f64", "expected f32");
@@ -82,7 +82,7 @@ static void test_refused(void) {
   INVALID_PACKED(f->cu_seqlens_q.dtype = LATHE_F32, "cu_seqlens_q is f32", "expected i32");
   INVALID_BACKWARD(g->deterministic = 2, "deterministic", "2");
   INVALID_BACKWARD(g->causal = -1, "causal", "-1");
-  INVALID_BACKWARD(g->do_.rank = 0, "dout", "not given");
+  INVALID_BACKWARD(g->do_.rank = 0, "do is not given", "expected");
   INVALID_BACKWARD(g->dq_pe.shape[3] = 3, "dq_pe is f32 [2, 3, 2, 3]", "expected [2, 3, 2, 2]");
   INVALID_BACKWARD(g->dk_pe.strides[1] = 0, "dk_pe is written", "shares");
   INVALID_BACKWARD(g->dlse.dtype = LATHE_F64, "dlse is f64", "expected f32");

@@ -308,10 +308,10 @@ TEST(MlaAttention, RefusesWhatDoesNotFit) {
   has([](Op& op) { op.k_nope = op.k_nope.slice(3, 0, 7); }, "[2, 6, 3, 8]");
   has([](Op& op) { op.k_pe = op.k_pe.slice(1, 1, 5); }, "k_pe is f32 [2, 5, 1, 4]");
   has([](Op& op) { op.v = op.v.slice(2, 0, 2); }, "v is f32 [2, 6, 2, 10]");
-  has([](Op& op) { op.out.dtype = DType::bf16; }, "out is bf16");
+  has([](Op& op) { op.out.dtype = DType::bf16; }, "o is bf16");
   has([](Op& op) { op.lse = op.lse.slice(2, 0, 3); }, "[2, 3, 4]");
   has([](Op& op) { op.q_nope = op.q_nope.select(0, 0); }, "q_nope is f32 [4, 3, 8]");
-  has([](Op& op) { op.out.strides[2] = 0; }, "out is written, but");
+  has([](Op& op) { op.out.strides[2] = 0; }, "o is written, but");
   has([](Op& op) { op.q_nope.strides[3] = 2; }, "contiguous last dimension");
   has([](Op& op) { op.softmax_scale = kNan; }, "softmax_scale is nan");
   has([](Op& op) { op.softmax_scale = -kInf; }, "softmax_scale is -inf");
