@@ -1,10 +1,12 @@
 #include "lathe/bench_command.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <numeric>
+#include <functional>
+#include <memory>
 #include <optional>
 #include <thread>
 
@@ -421,11 +423,12 @@ void run_bench_attention(const BenchAttentionOptions& options) {
   require_known(options.backend);
   const DeviceKind device = device_of(options.device);
   const std::vector<Problem> problems = problems_of(options, device);
-  for (const Problem& problem : problems)
-    if (backends_for(options.backend, problem, device).empty())
-      refuse(
-          "--backend {}: {}", options.backend,
-          choose_attention_backend(options.backend == "all" ? "auto" : options.backend, problem.asked(device)).reason);
+  for (const Problem& problem : problems) {
+    if (!backends_for(options.backend, problem, device).empty()) continue;
+    const bool all = options.backend == "all";
+    const std::string reason = choose_attention_backend(all ? "auto" : options.backend, problem.asked(device)).reason;
+    refuse("--backend {}{}", all ? "all: " : "", reason);  // the reason begins with the backend's name
+  }
   AttentionBench bench(device, options);
   for (const Problem& problem : problems) bench.time(problem, backends_for(options.backend, problem, device));
 }

@@ -196,14 +196,15 @@ void add_bench(CLI::App& app, Action& action) {
   using Options = BenchAttentionOptions;
   CLI::App* bench = app.add_subcommand("bench", "Time what a step is made of; JSON lines")->require_subcommand(1);
   Command<Options> attention(*bench, "attention", "Time the attention operator; a JSON object a line");
-  attention.add_choice("--device", &Options::device, {"auto", "cpu", "cuda"}, "where it runs");
+  attention.add_choice("--device", &Options::device, {"auto", "cpu", "cuda"}, "where it runs (auto)");
   attention.add("--backend", "NAME|all", "one of lathe info, or all that support the shape (all)",
                 [](Options& options, const std::string& text) { options.backend = text; });
   attention.add(
       "--shapes", "BxS,...", "batch and sequence length, as in 1x2048,4x4096:full; full: without a mask",
       [](Options& options, const std::string& text) { options.shapes = parse_attention_shapes("--shapes", text); });
   attention.add_integer("--heads", &Options::heads, 1, 1024, "16, on the CPU 2, if not given");
-  attention.add_choice("--pass", &Options::pass, {"forward", "backward", "backward_deterministic", "all"}, "(all)");
+  attention.add_choice("--pass", &Options::pass, {"forward", "backward", "backward_deterministic", "all"},
+                       "which to time (all)");
   attention.add_choice("--regime", &Options::regime, {"burst", "sustained", "all"},
                        "after idling, back to back, or both (all)");
   attention.runs(action, run_bench_attention);
