@@ -30,6 +30,7 @@ sys.path.insert(0, str(ROOT / "python"))
 
 import attention_candidates as candidates  # noqa: E402
 import attention_tables as tables  # noqa: E402
+import attention_truth as truth  # noqa: E402
 import peers  # noqa: E402
 import timing  # noqa: E402
 from peers.common import PASSES, Inputs, Shape  # noqa: E402
@@ -37,6 +38,7 @@ from peers.common import PASSES, Inputs, Shape  # noqa: E402
 SHAPES = "1x2048,1x4096,1x8192,1x16384,1x32768,1x512,8x2048,4x4096,32x512,1x4096:full,1x16384:full"
 # Norms of differences over norms, of two implementations that round P and the results to bf16 and sum in other orders.
 AGREEMENT = {"forward": 1e-2, "backward": 2e-2, "backward_deterministic": 2e-2}
+OF_CUDNN = 1.5  # our gradients' errors against fp64
 
 
 class DeviceLost(Exception):
@@ -62,6 +64,7 @@ class Bench:
             **self.machine(),
             "rows": [],
             "agreement": [],
+            "errors": [],
         }
 
     def machine(self):
@@ -120,7 +123,27 @@ class Bench:
             results = candidates.common.split_gradients(*results)
         return [None if tensor is None else tensor.clone() for tensor in results]
 
-    def agreeing(self, shape, pass_name, made):
+    def measure_errors(self, shape, pass_name, made, results, inputs):
+        """Of every implementation's gradients, where the truth is affordable; ours are held against cuDNN's."""
+        if pass_name == "forward" or not truth.affordable(shape):
+            return
+        exact = truth.gradients(shape, inputs)
+        found = {c.label: truth.errors(results[c.label], exact) for c in made}
+        for candidate in made:
+            self.report["errors"].append({"shape": str(shape), "pass": pass_name, "impl": candidate.impl,
+                                          "scope": candidate.scope, "errors": found[candidate.label]})
+        ours = [found[c.label] for c in made if c.impl == "lathe"]
+        cudnn = [found[c.label] for c in made if c.impl == "cudnn"]
+        if not ours or not cudnn:
+            return
+        for name in truth.NAMES:
+            worst = max(ours[0][name][kind] / cudnn[0][name][kind] for kind in ("norm", "largest"))
+            if worst > OF_CUDNN:
+                self.failed = True
+                print(f"{shape} {pass_name}: the error of {name} is {worst:.2f} times cuDNN's, allowed {OF_CUDNN}",
+                      flush=True)
+
+    def agreeing(self, shape, pass_name, made, inputs):
         """Those of `made` whose results agree with another's; each result is compared, lse where both have one."""
         results = {}
         for candidate in made:
@@ -129,6 +152,7 @@ class Bench:
             if got is not None:
                 results[candidate.label] = got
         made = [candidate for candidate in made if candidate.label in results]
+        self.attempt("errors are left out", lambda: self.measure_errors(shape, pass_name, made, results, inputs))
         bound, kept = AGREEMENT[pass_name], []
         for candidate in made:
             errors = {
@@ -154,7 +178,7 @@ class Bench:
         if self.stream is not None:
             torch.cuda.synchronize()
         started = time.monotonic()
-        made = self.agreeing(shape, pass_name, self.candidates(shape, pass_name, sets))
+        made = self.agreeing(shape, pass_name, self.candidates(shape, pass_name, sets), sets[0])
         ready = []
         for candidate in made:
             what = f"{shape} {pass_name} {candidate.label} is left out"

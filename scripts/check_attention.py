@@ -158,8 +158,15 @@ def run_backward(checks):
             checks.run(section, name, lambda: backward.check(problem, device, device, with_dlse, deterministic))
     for problem in forward.leak_problems(quick):
         checks.run("backward leaks", str(problem), lambda: backward.check_leaks(problem, device))
-    for problem in contract.repeat_problems(quick):
-        checks.run("backward repeat", str(problem), lambda: backward.check_repeat(problem, device, 3 if quick else 20))
+    for number, problem in enumerate(contract.repeat_problems(quick)):
+        runs = 3 if quick else 100 if number else 1000
+        checks.run("backward repeat", str(problem), lambda: contract.check_backward_repeat(problem, device, runs))
+        if device == "cuda":
+            checks.run("backward graph", str(problem),
+                       lambda: contract.check_backward_repeat(problem, device, 20, graph=True))
+    if device == "cuda":
+        checks.run("backward streams", "two at once", lambda: contract.check_backward_streams(50))
+    checks.run("workspace", "one for all", lambda: contract.check_one_workspace(device))
 
 
 def run_sanitized(checks, passes):

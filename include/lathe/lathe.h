@@ -96,7 +96,7 @@ typedef struct lathe_mla_backward_args {
   int32_t deterministic; /* 1: equal bits in every run */
   lathe_device device;
   const char* backend;
-  void* workspace; /* as the forward's */
+  void* workspace; /* as the forward's; one may serve both passes */
   size_t workspace_size;
   void* stream;
   uint64_t* clock_counters;

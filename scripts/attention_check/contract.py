@@ -1,9 +1,10 @@
-"""What the forward promises beside its numbers: equal bits in every run, graphs, streams, refusals."""
+"""What both passes promise beside their numbers: equal bits in every run, graphs, streams, workspaces, refusals."""
 
 import torch
 
 import lathe
 
+from .backward import GRADIENTS, Backward
 from .forward import Forward
 from .problem import INPUTS, SCALE, Problem
 from .reference import Mismatch, same_bits
@@ -91,6 +92,76 @@ def check_streams(rounds):
         if not all(same_bits(a, b) for a, b in zip(alone, forward.fetch(views))):
             raise Mismatch(f"{forward.problem}: other bits beside another call")
     return {"rounds": rounds}
+
+
+def check_backward_repeat(problem, device, runs, graph=False):
+    """Deterministic gradients over `runs` runs, or replays of a captured CUDA graph, into NaN: equal bits."""
+    backward = Backward(problem, device, with_dlse=True)
+    gradients = backward.outputs()
+    expected = {name: tensor.clone() for name, tensor in backward.run(deterministic=True).items()}
+    call = backward.prepare(gradients, deterministic=True)
+    if graph:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        call = backward.prepare(gradients, deterministic=True, stream=stream.cuda_stream)
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured, stream=stream):
+            call()
+        call = captured.replay
+    for number in range(runs):
+        for name in GRADIENTS:
+            gradients[name].fill_(float("nan"))
+        _wait(device)
+        call()
+        _wait(device)
+        for name in GRADIENTS:
+            if not same_bits(expected[name].to(device), gradients[name]):
+                raise Mismatch(f"run {number + 1} gave other bits in {name}")
+    return {"runs": runs}
+
+
+def check_backward_streams(rounds):
+    """Two backwards at once, on two streams with a workspace each, give what they give alone."""
+    problems = Problem(h=16, b=1, s_q=1000, s_k=1000), Problem(h=3, causal=False, b=4, s_q=333, s_k=700, seed=2)
+    backwards = [Backward(problem, "cuda", with_dlse=True) for problem in problems]
+    expected = [backward.run(deterministic=True) for backward in backwards]
+    outputs = [backward.outputs() for backward in backwards]
+    torch.cuda.synchronize()
+    # Of torch's own streams: each has its workspace.
+    calls = [backward.prepare(gradients, deterministic=True, stream=torch.cuda.Stream().cuda_stream)
+             for backward, gradients in zip(backwards, outputs)]
+    torch.cuda.synchronize()
+    for _ in range(rounds):
+        for call in calls:
+            call()
+    torch.cuda.synchronize()
+    for backward, gradients, alone in zip(backwards, outputs, expected):
+        if not all(same_bits(alone[name].to("cuda"), gradients[name]) for name in GRADIENTS):
+            raise Mismatch(f"{backward.problem}: other bits beside another call")
+    return {"rounds": rounds}
+
+
+def check_one_workspace(device):
+    """Forward, backward, forward of other shapes and packed ones on one workspace: each as it was without the others."""
+    problems = [
+        Problem(h=16, b=2, s_q=300, s_k=300),
+        Problem(h=3, q_lengths=(65, 200, 1, 0, 40, 129), k_lengths=(65, 130, 77, 64, 0, 129)),
+        Problem(h=2, causal=False, b=1, s_q=700, s_k=90),
+    ]
+    backwards = [Backward(problem, device, with_dlse=True) for problem in problems]
+    expected = [(backward.forward.run(), backward.run(deterministic=True)) for backward in backwards]
+    workspace = torch.zeros(1 << 27, dtype=torch.uint8, device=device)
+    for backward, (forward, gradients) in 2 * list(zip(backwards, expected)):
+        for deterministic in (False, True):
+            backward.prepare(backward.outputs(), deterministic, workspace=workspace)()
+        if not all(same_bits(a, b) for a, b in zip(forward, backward.forward.run(workspace=workspace))):
+            raise Mismatch(f"{backward.problem}: other bits of the forward after a backward")
+        got = backward.outputs()
+        backward.prepare(got, True, workspace=workspace)()
+        _wait(device)
+        if not all(same_bits(gradients[name].to(device), got[name]) for name in GRADIENTS):
+            raise Mismatch(f"{backward.problem}: other bits of the backward")
+    return {}
 
 
 INVALID, UNSUPPORTED = "LATHE_STATUS_INVALID_ARGUMENT", "LATHE_STATUS_UNSUPPORTED"

@@ -18,7 +18,7 @@
 namespace lathe::ops {
 
 // Memory that a backend asks for (MlaAttentionBackend::forward_workspace). It is zero before its first use, and a call
-// leaves it ready for the next on the same stream; not given, it is taken from the scratch arena and zeroed.
+// of either pass leaves it ready for the next of either on the same stream; not given, it is scratch memory.
 struct Workspace {
   void* data = nullptr;
   std::size_t bytes = 0;

@@ -40,8 +40,9 @@ __device__ __forceinline__ void bulk_wait_read() { asm volatile("cp.async.bulk.w
 // Returns when this thread's groups have written global memory.
 __device__ __forceinline__ void bulk_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 
-// As proxy_fence, for global memory too and in both directions: between threads' accesses to global memory, or what
-// they know of another block's, and bulk copies.
-__device__ __forceinline__ void proxy_fence_global() { asm volatile("fence.proxy.async;" ::: "memory"); }
+// As proxy_fence, for global memory and in both directions: between threads' accesses, or what they know of another
+// block's, and bulk copies. Without .global it also waits for all of the thread's memory traffic: 5% of the backward,
+// 20% where additions have an order.
+__device__ __forceinline__ void proxy_fence_global() { asm volatile("fence.proxy.async.global;" ::: "memory"); }
 
 }  // namespace lathe::sm90

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "device/cuda_check.h"
 #include "ops/cuda/mla_sm90/backward_launch.h"
+#include "ops/cuda/mla_sm90/call_workspace.h"
 #include "ops/cuda/mla_sm90/device_facts.h"
 #include "ops/cuda/mla_sm90/tensor_map.h"
 
@@ -16,8 +17,6 @@ namespace {
 using Traits = BackwardTraits;
 
 constexpr std::string_view kName = "mla_attention_backward";
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // Pieces of the sequences of one head: of packed ones, as many numbers as they may have (first_piece).
 std::int64_t pieces(const MlaAttentionProblem& problem, std::int64_t tokens, int size) {
@@ -32,23 +31,22 @@ std::int64_t key_rows(const MlaAttentionProblem& problem) {
 // Where each part of the workspace begins, and how long it is in all.
 struct Layout {
   std::size_t next_job, job_count, stats, dq, dk_pe, semaphores, tile_rows, jobs, zeros;
-  std::size_t bytes = 0;
+  WorkspaceLayout layout;
 
   explicit Layout(const MlaAttentionProblem& problem) {
     const auto heads = narrow<std::size_t>(problem.h);
     const auto tiles = checked_mul(heads, narrow<std::size_t>(query_tiles(problem)));
     const auto rows = checked_mul(heads, narrow<std::size_t>(key_rows(problem)));
-    const std::size_t ordered = problem.deterministic ? 1 : 0;
     const std::size_t packed = problem.packed ? 1 : 0;
-    next_job = take(1, sizeof(int));
-    job_count = take(1, sizeof(int));
-    stats = take(tiles, Traits::kStatsBytes);
-    dq = take(tiles, 2 * Traits::kDqHalfBytes);
-    dk_pe = take(rows, Traits::kRope * sizeof(float));
-    semaphores = take(tiles * ordered, 2 * sizeof(int));
-    tile_rows = take(packed * narrow<std::size_t>(query_tiles(problem)), sizeof(BackwardTileRows));
-    jobs = take(packed * narrow<std::size_t>(pieces(problem, problem.s_k, Traits::kKeys)), sizeof(BackwardJob));
-    zeros = take(packed, Traits::kKeyPanel);
+    next_job = layout.take(1, sizeof(int));
+    job_count = layout.take(1, sizeof(int));
+    stats = layout.take(tiles, Traits::kStatsBytes);
+    dq = layout.take(tiles, 2 * Traits::kDqHalfBytes);
+    dk_pe = layout.take(rows, Traits::kRope * sizeof(float));
+    semaphores = layout.take(tiles, 2 * sizeof(int));
+    tile_rows = layout.take(packed * narrow<std::size_t>(query_tiles(problem)), sizeof(BackwardTileRows));
+    jobs = layout.take(packed * narrow<std::size_t>(pieces(problem, problem.s_k, Traits::kKeys)), sizeof(BackwardJob));
+    zeros = layout.take(packed, Traits::kKeyPanel);
   }
 
   BackwardWorkspace at(char* base) const {
@@ -63,15 +61,6 @@ struct Layout {
     workspace.jobs = reinterpret_cast<BackwardJob*>(base + jobs);
     workspace.zeros = reinterpret_cast<uint4*>(base + zeros);
     return workspace;
-  }
-
- private:
-  std::size_t take(std::size_t count, std::size_t size) {
-    constexpr std::size_t kPiece = 256;
-    const std::size_t begin = bytes;
-    const std::size_t end = checked_add(begin, checked_mul(count, size));
-    bytes = checked_add(end, kPiece - 1) / kPiece * kPiece;
-    return begin;
   }
 };
 
@@ -127,7 +116,7 @@ BackwardParams params_for(const MlaAttentionProblem& problem, const MlaAttention
   params.schedule.groups = static_cast<int>(groups);
   params.schedule.key_blocks = static_cast<int>(ceil_div(problem.s_k, Traits::kKeys));
   params.schedule.section_groups = static_cast<int>(section_groups(problem.s_q, groups));
-  if (op.deterministic) params.schedule.run_blocks = std::max(1, params.blocks / params.schedule.section_groups);
+  params.schedule.run_blocks = std::max(1, params.blocks / params.schedule.section_groups);
   return params;
 }
 
@@ -138,8 +127,8 @@ void check_layout(const MlaAttentionProblem& problem, const MlaAttentionBackward
   check_16_byte_access("k_nope", op.k_nope);
   check_16_byte_access("k_pe", op.k_pe);
   check_16_byte_access("v", op.v);
-  check_16_byte_access("out", op.out);
-  check_16_byte_access("dout", op.dout);
+  check_16_byte_access("o", op.out);
+  check_16_byte_access("do", op.dout);
   check_16_byte_access("dq_nope", op.dq_nope);
   check_16_byte_access("dq_pe", op.dq_pe);
   check_16_byte_access("dk_nope", op.dk_nope);
@@ -179,20 +168,6 @@ BackwardMaps maps_for(const MlaAttentionBackward& op) {
   };
 }
 
-// The workspace of the call, or scratch memory.
-char* workspace_for(const Context& context, const MlaAttentionBackward& op, std::size_t bytes) {
-  constexpr std::size_t kAlignment = 16;  // of the copy engine
-  if (op.workspace.data != nullptr) {
-    check(op.workspace.bytes >= bytes, "{}: needs {} bytes of workspace, {} were given", kName, bytes,
-          op.workspace.bytes);
-    check(reinterpret_cast<std::uintptr_t>(op.workspace.data) % kAlignment == 0,
-          "{}: the workspace begins at {}, which is not a multiple of {} bytes", kName, op.workspace.data, kAlignment);
-    return static_cast<char*>(op.workspace.data);
-  }
-  check(context.scratch != nullptr, "{}: needs {} bytes of workspace, none were given", kName, bytes);
-  return static_cast<char*>(context.scratch->take(DType::i64, {static_cast<std::int64_t>(bytes / 8)}).data);
-}
-
 void prepare_device(const DeviceFacts& device) {
   thread_local int prepared = -1;
   if (prepared == device.device) return;
@@ -204,11 +179,11 @@ void prepare_device(const DeviceFacts& device) {
 
 std::size_t mla_sm90_backward_workspace(const MlaAttentionProblem& problem) {
   if (problem.s_q == 0 || problem.s_k == 0 || problem.sequences == 0) return 0;
-  return Layout(problem).bytes;
+  return Layout(problem).layout.bytes();
 }
 
-// Nothing in the workspace is read before the same call has written it, so calls of any shapes may follow each other
-// on it, after one that was aborted too.
+// Nothing in the workspace is read before the same call has written it, so calls of any shapes may follow each other on
+// it, after one that was aborted too.
 void mla_sm90_backward(const Context& context, const MlaAttentionBackward& op) {
   const MlaAttentionProblem problem = problem_of(op);
   check_layout(problem, op);
@@ -224,7 +199,7 @@ void mla_sm90_backward(const Context& context, const MlaAttentionBackward& op) {
   std::optional<ArenaScope> scope;
   if (context.scratch != nullptr) scope.emplace(*context.scratch);
   BackwardParams params = params_for(problem, op, device.multiprocessors);
-  params.workspace = layout.at(workspace_for(context, op, layout.bytes));
+  params.workspace = layout.at(workspace_for(context, op.workspace, layout.layout.bytes(), kName));
   check_cuda(launch_prepare_backward(params, stream), "launching the attention backward's preparation");
   check_cuda(launch_backward(maps, params, stream), "launching the attention backward");
   check_cuda(launch_convert_backward(params, stream), "launching the attention backward's conversion");

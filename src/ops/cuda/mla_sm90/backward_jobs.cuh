@@ -60,9 +60,9 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
   }
 }
 
-// Deterministic: how many key blocks add to dQ of this query tile before this job does. Runs of key blocks ascend, and
-// inside of a run blocks DEscend: all jobs of a run walk side by side, each from its own diagonal on, and the last one
-// comes to a tile first.
+// How many key blocks add to dQ of this query tile before this job does, where the order is fixed; in any case the
+// first one stores. Runs of key blocks ascend, and inside of a run blocks DEscend: all jobs of a run walk side by side,
+// each from its own diagonal on, and the last one comes to a tile first.
 //
 // Nobody waits for ever. Jobs are taken in the order of the list; in it the runs of a group ascend, and the jobs of one
 // run in all groups of a section follow each other without a gap. Either a run is one block, so that a job waits for
@@ -71,7 +71,8 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
 // blocks that work on the runs before it, which wait for nothing else. A job of it at tile t waits for one that has
 // not added to t yet, so that stands at an earlier tile, or at t with fewer additions before it, or (as a block sends
 // the halves of a tile one after the other) at t's other half. Along such a chain (tile, half, additions before) only
-// falls: it ends at a job that waits for nobody.
+// falls: it ends at a job that waits for nobody. Where only the first is waited for, it is in the first run, and the
+// launch need not be cooperative: a block that has no room yet gets it when whatever else runs there has ended.
 __device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
   const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;
   // Blocks after this one whose keys are seen in this tile.

@@ -215,13 +215,13 @@ class OutputGradientAndValueLoader {
   uint32_t tail_parity_ = 0;
 };
 
-// Sends one consumer's halves of dQ from the staging buffer to the workspace: added as they come, or (deterministic) in
-// the order of additions_before, where the first stores.
+// Sends one consumer's halves of dQ from the staging buffer to the workspace. The first of additions_before stores, so
+// that nothing need be zero before; the others add as they come, once it has, or (deterministic) in that order.
 template <bool kDeterministic>
 __device__ __forceinline__ void write_dq(const BackwardParams& p, const BackwardShared& shared, int consumer) {
   using Traits = BackwardTraits;
   const BackwardBarriers& barriers = shared.barriers;
-  wait_for_preparation();  // it made the zeros that are added to, or reset the semaphores
+  wait_for_preparation();  // it reset the semaphores
   uint32_t parity = 0;
 #pragma unroll 1
   for (JobSlot at;; ++at.count) {
@@ -231,27 +231,25 @@ __device__ __forceinline__ void write_dq(const BackwardParams& p, const Backward
 #pragma unroll 1
     for (int tile = first_tile(job.diagonal); tile < end_tile(job.queries); ++tile) {
       const int64_t half = (static_cast<int64_t>(job.head) * p.tiles + job.tile + tile) * 2 + consumer;
-      int before = 1;
-      if constexpr (kDeterministic) {
-        before = additions_before(job, tile);
-        sm90::semaphore_wait(p.workspace.semaphores + half, before);
-        sm90::proxy_fence_global();
-      }
+      int* const semaphore = p.workspace.semaphores + half;
+      const int before = additions_before(job, tile);
+      sm90::semaphore_wait(semaphore, kDeterministic ? before : min(before, 1));
+      sm90::proxy_fence_global();
       sm90::barrier_wait(barriers.staging_full(consumer), parity);
       parity ^= 1;
       float* const to = p.workspace.dq + half * Traits::kDqHalfFloats;
       const uint32_t from = shared.base + Traits::kOffsetStaging;
-      if (kDeterministic && before == 0)
+      if (before == 0)
         sm90::bulk_store(to, from, Traits::kDqHalfBytes);
       else
         sm90::bulk_add(to, from, Traits::kDqHalfBytes);
       sm90::bulk_commit();
       sm90::bulk_wait_read();
       sm90::barrier_arrive(barriers.staging_turn(consumer ^ 1));
-      if constexpr (kDeterministic) {
+      if (kDeterministic || before == 0) {
         sm90::bulk_wait();
         sm90::proxy_fence_global();
-        sm90::semaphore_add(p.workspace.semaphores + half, 1);
+        sm90::semaphore_add(semaphore, 1);
       }
     }
     sm90::barrier_arrive(barriers.job_empty(at.slot()));

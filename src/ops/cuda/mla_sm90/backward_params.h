@@ -19,7 +19,7 @@ struct alignas(16) BackwardJob {
   int key_row = 0;                   // of its first key in the memory for dk_pe
   int tile = 0;                      // the sequence's first query tile among those of a head
   int diagonal = 0;                  // not causal: far below 0
-  // For a fixed order of additions (backward_order.cuh): key blocks of the sequence in the runs before this block's
+  // For a fixed order of additions (additions_before): key blocks of the sequence in the runs before this block's
   // run, and blocks after it in its run.
   int blocks_before_run = 0, blocks_after = 0;
 };
@@ -65,7 +65,7 @@ struct BackwardWorkspace {
   float* stats = nullptr;     // [head][tile][lse x log2(e), delta][64]; no such row, or one without keys: +inf, 0
   float* dq = nullptr;        // [head][tile][half][12][128 threads][4], not yet scaled
   float* dk_pe = nullptr;     // [head][key][64]
-  int* semaphores = nullptr;  // [head][tile][half]: additions made; only for a fixed order
+  int* semaphores = nullptr;  // [head][tile][half]: additions made (not in a fixed order: only the first is counted)
   // Packed sequences.
   BackwardTileRows* tile_rows = nullptr;  // [tile]
   BackwardJob* jobs = nullptr;            // of head 0, longest first

@@ -98,13 +98,13 @@ __device__ void prepare_tile(const BackwardParams& p, int tile, int head) {
   }
 
   const int64_t index = static_cast<int64_t>(head) * p.tiles + tile;
-  if (!p.deterministic || !at.sees_keys) {  // else the first block that adds stores
+  if (!at.sees_keys) {  // else the first block that adds stores
     auto* const dq = reinterpret_cast<float4*>(p.workspace.dq + index * 2 * Traits::kDqHalfFloats);
 #pragma unroll
     for (int i = 0; i < 2 * Traits::kDqHalfFloats / 4 / kThreads; ++i)
       dq[thread + i * kThreads] = make_float4(0, 0, 0, 0);
   }
-  if (p.deterministic && thread < 2) p.workspace.semaphores[2 * index + thread] = 0;
+  if (thread < 2) p.workspace.semaphores[2 * index + thread] = 0;
 
 #pragma unroll
   for (int pass = 0; pass < kPasses; ++pass) {

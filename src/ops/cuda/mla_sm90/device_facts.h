@@ -1,8 +1,6 @@
 // What a launch needs to know of the current CUDA device; asked of the driver once a thread.
 #pragma once
 
-#include <string>
-
 namespace lathe::ops::cuda {
 
 struct DeviceFacts {

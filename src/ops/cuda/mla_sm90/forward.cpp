@@ -7,6 +7,7 @@
 
 #include "core/error.h"
 #include "device/cuda_check.h"
+#include "ops/cuda/mla_sm90/call_workspace.h"
 #include "ops/cuda/mla_sm90/device_facts.h"
 #include "ops/cuda/mla_sm90/forward_launch.h"
 #include "ops/cuda/mla_sm90/tensor_map.h"
@@ -16,10 +17,7 @@ namespace {
 
 using Traits = ForwardTraits;
 
-constexpr std::size_t kPiece = 256;  // what each part of the workspace is aligned to
-constexpr std::size_t kCountersAt = 0, kTileCountAt = kPiece, kTilesAt = 2 * kPiece;
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+constexpr std::string_view kName = "mla_attention_forward";
 
 // Blocks that share keys and values, 1 or 2. A pair's tile is twice as high, so there must be enough of them for an
 // even finish; then fewer bytes from the cache leave more of the power for the clock: 1 to 4% in long runs. Rows of few
@@ -83,6 +81,19 @@ ForwardParams params_for(const MlaAttentionProblem& problem, const MlaAttentionF
   return params;
 }
 
+// The counters are at the beginning of every workspace; packed sequences need a list of their tiles too.
+struct Layout {
+  WorkspaceLayout layout;
+  std::size_t tile_count, tiles;
+
+  explicit Layout(const MlaAttentionProblem& problem) {
+    const std::size_t packed = problem.packed ? 1 : 0;
+    tile_count = layout.take(packed, sizeof(int));
+    tiles = layout.take(packed * static_cast<std::size_t>(row_tiles(problem)), sizeof(PackedTile));
+  }
+};
+static_assert(sizeof(ForwardCounters) <= WorkspaceLayout::kPiece);
+
 // All that could go wrong is found out here, before anything is launched.
 void check_layout(const MlaAttentionProblem& problem, const MlaAttentionForward& op) {
   check_16_byte_access("q_nope", op.q_nope);
@@ -90,25 +101,12 @@ void check_layout(const MlaAttentionProblem& problem, const MlaAttentionForward&
   check_16_byte_access("k_nope", op.k_nope);
   check_16_byte_access("k_pe", op.k_pe);
   check_16_byte_access("v", op.v);
-  check_16_byte_access("out", op.out);
+  check_16_byte_access("o", op.out);
   constexpr std::int64_t kMost = std::numeric_limits<int>::max() / 2;
   const std::int64_t groups = problem.packed ? problem.h : problem.sequences * problem.h;
   check(problem.s_q <= kMost && problem.s_k <= kMost && row_tiles(problem) <= kMost / std::max<std::int64_t>(groups, 1),
-        "mla_attention_forward: {} sequences of {} queries and {} keys and {} heads are more than 2^30 tiles or tokens",
+        "{}: {} sequences of {} queries and {} keys and {} heads are more than 2^30 tiles or tokens", kName,
         problem.sequences, problem.s_q, problem.s_k, problem.h);
-}
-
-// The workspace of the call, or scratch memory that is zeroed first.
-char* workspace_for(const Context& context, const MlaAttentionForward& op, std::size_t bytes, cudaStream_t stream) {
-  if (op.workspace.data != nullptr) {
-    check(op.workspace.bytes >= bytes, "mla_attention_forward: needs {} bytes of workspace, {} were given", bytes,
-          op.workspace.bytes);
-    return static_cast<char*>(op.workspace.data);
-  }
-  check(context.scratch != nullptr, "mla_attention_forward: needs {} bytes of workspace, none were given", bytes);
-  void* data = context.scratch->take(DType::i64, {static_cast<std::int64_t>(bytes / 8)}).data;
-  check_cuda(cudaMemsetAsync(data, 0, sizeof(ForwardCounters), stream), "cudaMemsetAsync");
-  return static_cast<char*>(data);
 }
 
 void prepare_device(const DeviceFacts& device) {
@@ -120,12 +118,7 @@ void prepare_device(const DeviceFacts& device) {
 
 }  // namespace
 
-std::size_t mla_sm90_forward_workspace(const MlaAttentionProblem& problem) {
-  if (!problem.packed) return kPiece;
-  return kTilesAt + static_cast<std::size_t>(
-                        ceil_div(row_tiles(problem) * static_cast<std::int64_t>(sizeof(PackedTile)), kPiece)) *
-                        kPiece;
-}
+std::size_t mla_sm90_forward_workspace(const MlaAttentionProblem& problem) { return Layout(problem).layout.bytes(); }
 
 void mla_sm90_forward(const Context& context, const MlaAttentionForward& op) {
   const MlaAttentionProblem problem = problem_of(op);
@@ -152,13 +145,16 @@ void mla_sm90_forward(const Context& context, const MlaAttentionForward& op) {
   };
   std::optional<ArenaScope> scope;
   if (context.scratch != nullptr) scope.emplace(*context.scratch);
-  char* workspace = workspace_for(context, op, mla_sm90_forward_workspace(problem), stream);
-  params.counters = reinterpret_cast<ForwardCounters*>(workspace + kCountersAt);
+  const Layout layout(problem);
+  char* const workspace = workspace_for(context, op.workspace, layout.layout.bytes(), kName);
+  if (op.workspace.data == nullptr)
+    check_cuda(cudaMemsetAsync(workspace, 0, sizeof(ForwardCounters), stream), "cudaMemsetAsync");
+  params.counters = reinterpret_cast<ForwardCounters*>(workspace);
   if (problem.packed) {
     params.cu_seqlens_q = op.cu_seqlens_q.as<std::int32_t>();
     params.cu_seqlens_k = op.cu_seqlens_k.as<std::int32_t>();
-    auto* tiles = reinterpret_cast<PackedTile*>(workspace + kTilesAt);
-    auto* tile_count = reinterpret_cast<int*>(workspace + kTileCountAt);
+    auto* tiles = reinterpret_cast<PackedTile*>(workspace + layout.tiles);
+    auto* tile_count = reinterpret_cast<int*>(workspace + layout.tile_count);
     params.tiles = tiles;
     params.tile_count = tile_count;
     const PackedSequences sequences{params.cu_seqlens_q, params.cu_seqlens_k, static_cast<int>(problem.sequences),

@@ -298,7 +298,7 @@ class ForwardConsumer {
       sm90::cluster_arrive_relaxed(sm90::cluster_address(barrier, static_cast<uint32_t>(lane())));
   }
   // The stage of the newest keys; the values that are multiplied beside are of the block before, in the other stage of
-  // their own ring. Equal in all lanes; the shuffle tells ptxas, which else computes descriptors in vector registers.
+  // their own ring.
   __device__ __forceinline__ uint32_t keys_stage() const { return k_.stage(); }
   static __device__ __forceinline__ uint32_t values_stage(uint32_t keys_stage) {
     static_assert(Traits::kStages == 2);

@@ -9,7 +9,7 @@
 namespace lathe::ops::cuda {
 
 // One tile step is 128 queries by 128 keys: two consumer warpgroups of 64 rows each. Per step the tensor cores need
-// 2560 cycles and the exponentials 1024; 192 x 80 and 128 x 96 were slower at every length (docs/performance.md).
+// 2560 cycles and the exponentials 1024.
 struct ForwardTraits {
   static constexpr int kConsumers = 2;
   static constexpr int kThreads = 128 * (kConsumers + 1);

@@ -32,8 +32,6 @@ std::string unsupported(const MlaAttentionProblem& problem) {
   if (problem.dn != Traits::kNope || problem.dr != Traits::kRope || problem.dv != Traits::kValue)
     return fmt::format("it is built for head sizes {} + {} (q and k) and {} (v), the tensors have {} + {} and {}",
                        Traits::kNope, Traits::kRope, Traits::kValue, problem.dn, problem.dr, problem.dv);
-  // Its order of additions gives wrong dq from 2,048 tokens on.
-  if (problem.deterministic) return "its deterministic backward is not finished";
   // The largest raw score is found before it is scaled.
   if (!(problem.softmax_scale > 0) || !std::isfinite(problem.softmax_scale))
     return fmt::format("it needs a finite softmax_scale above 0, given is {}", problem.softmax_scale);

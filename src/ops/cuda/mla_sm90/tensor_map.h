@@ -4,6 +4,7 @@
 #include <cuda.h>
 
 #include <cstdint>
+#include <string_view>
 
 #include "core/tensor_view.h"
 
