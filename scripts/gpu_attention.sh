@@ -8,7 +8,8 @@
 #   bench      Lathe and its peers, and the host's cost    -> attention_PASSES.json, host_cost.json
 #
 # Environment: BUILD (build-portable: holds liblathe.so), OUT_DIR (bench/results), COMMIT (for the files), PASSES
-# (forward; a list with commas), PYTHON (python3, with torch; the peers on PYTHONPATH), and the seconds that each part
+# (forward; a list with commas), PYTHON (python3, with torch; the peers on PYTHONPATH), RACECHECK_LIBRARY (a liblathe.so
+# of -DCMAKE_CUDA_FLAGS=-DLATHE_RACECHECK, which racecheck needs for the backward), and the seconds that each part
 # may take: CHECK_SECONDS (240), SANITIZE_SECONDS (90, each tool), BENCH_SECONDS (480). CHECK_ARGS and BENCH_ARGS are
 # handed on.
 # Each part logs to OUT_DIR/NAME.log and is stopped at its limit; the exit code is 1 if any failed.
@@ -45,10 +46,12 @@ check() {
 }
 
 sanitize() {
-  local sanitizer tool seconds=${SANITIZE_SECONDS:-90}
+  local sanitizer tool library seconds=${SANITIZE_SECONDS:-90}
   sanitizer=$(command -v compute-sanitizer || echo /usr/local/cuda/bin/compute-sanitizer)
   for tool in memcheck racecheck synccheck; do
-    part "sanitize_$tool" "$seconds" "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
+    library=$LATHE_LIBRARY
+    [ $tool != racecheck ] || library=${RACECHECK_LIBRARY:-$LATHE_LIBRARY}
+    part "sanitize_$tool" "$seconds" env LATHE_LIBRARY="$library" "$sanitizer" --tool "$tool" --error-exitcode 9 --print-limit 20 \
       "$PYTHON" scripts/check_attention.py --sanitize --passes "$PASSES" --commit "$COMMIT" \
       --budget-seconds "$seconds" --out "$OUT_DIR/sanitize_$tool.json"
   done

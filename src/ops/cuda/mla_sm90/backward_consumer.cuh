@@ -92,6 +92,11 @@ class BackwardConsumer {
     if (leads()) sm90::barrier_arrive(barrier);
   }
 
+  // With lse and delta, which threads have read.
+  __device__ __forceinline__ void release_queries() const {
+    if (Traits::kAllThreadsArrive || leads()) sm90::barrier_arrive(barriers_.q_empty(stage()));
+  }
+
   __device__ __forceinline__ int stage() const { return step_ & 1; }
   __device__ __forceinline__ uint32_t step_parity() const { return (step_ >> 1) & 1; }
   __device__ __forceinline__ int stage_before() const { return (step_ - 1) & 1; }
@@ -265,7 +270,7 @@ class BackwardConsumer {
     }
     sm90::wgmma_wait<0>();
     sm90::pin(dk_);
-    release(barriers_.q_empty(stage()));
+    release_queries();
     ++step_;
   }
 
@@ -278,7 +283,7 @@ class BackwardConsumer {
     store_fragments(ds_address(), [](int) { return 0u; });
     publish_ds();
     release(barriers_.do_empty(stage()));
-    release(barriers_.q_empty(stage()));
+    release_queries();
     ++step_;
   }
 
@@ -307,7 +312,7 @@ class BackwardConsumer {
       sm90::store_shared_float4(to + 2048 * i, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
     sm90::proxy_fence();
     __syncwarp();
-    if (lane() == 0) sm90::barrier_arrive(barriers_.staging_full(consumer_));
+    if (Traits::kAllThreadsArrive || lane() == 0) sm90::barrier_arrive(barriers_.staging_full(consumer_));
   }
 
   __device__ __forceinline__ uint32_t ds_address() const {
