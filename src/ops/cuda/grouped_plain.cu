@@ -1,5 +1,6 @@
 // Grouped products in plain fp32 arithmetic, and the list of row tiles.
 #include "ops/cuda/grouped_linear_launch.h"
+#include "ops/cuda/reduce.cuh"
 #include "ops/cuda/vectors.cuh"
 
 namespace lathe::ops::cuda {
@@ -13,19 +14,23 @@ static_assert(kTile / kSide * (kTile / kSide) == kThreads);
 
 constexpr int kListThreads = 256;
 
+// A warp takes a group; its first place is the sum over the groups before it.
 __global__ void __launch_bounds__(kListThreads) list_tiles(GroupedParams params, int rows, RowTile* tiles) {
-  const auto tiles_of = [&](int group) {
-    return (params.offsets[group + 1] - params.offsets[group] + rows - 1) / rows;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const auto tiles_before = [&](int groups) {
+    int count = 0;
+    for (int group = lane; group < groups; group += 32)
+      count += (params.offsets[group + 1] - params.offsets[group] + rows - 1) / rows;
+    return warp_sum(count);
   };
-  int total = 0;
-  for (int group = 0; group < params.groups; ++group) {
-    const int count = tiles_of(group);
+  for (int group = static_cast<int>(threadIdx.x) / 32; group < params.groups; group += kListThreads / 32) {
     const std::int32_t begin = params.offsets[group], end = params.offsets[group + 1];
-    for (int i = static_cast<int>(threadIdx.x); i < count; i += kListThreads)
-      tiles[total + i] = {group, begin + i * rows, min(begin + (i + 1) * rows, end)};
-    total += count;
+    const int first = tiles_before(group);
+    for (int i = lane; begin + i * rows < end; i += 32)
+      tiles[first + i] = {group, begin + i * rows, min(begin + (i + 1) * rows, end)};
   }
-  for (int i = total + static_cast<int>(threadIdx.x); i < params.most_tiles; i += kListThreads) tiles[i] = {-1, 0, 0};
+  for (int i = tiles_before(params.groups) + static_cast<int>(threadIdx.x); i < params.most_tiles; i += kListThreads)
+    tiles[i] = {-1, 0, 0};
 }
 
 // result[m, n] (+)= the sum over k of a(m, k) * b(k, n), element by element of whatever lies behind a, b and result.
