@@ -123,7 +123,8 @@ TEST(CudaLoadBalance, EqualsTheCpu) {
 
 std::vector<cases::PermuteCase> permute_cases() {
   std::vector<cases::PermuteCase> cases = cases::permute_cases();
-  cases.push_back({"Tokens", 4096, 64, 6, 2048});
+  cases.push_back({"Tokens", 4096, 64, 6, 128});
+  cases.push_back({"Hidden", 130, 64, 6, 2048});
   cases.push_back({"ManyExperts", 300, 1500, 8, 8});
   return cases;
 }
