@@ -12,10 +12,12 @@ pkg_check_modules(zstd REQUIRED IMPORTED_TARGET libzstd)
 pkg_check_modules(pcre2 REQUIRED IMPORTED_TARGET libpcre2-8)
 
 # oneDNN is optional: a plain loop stands in for its matrix products. Found by hand: its own CMake file asks for OpenCL's
-# headers, which nothing here needs.
+# headers, which nothing here needs. Portable programs go without: another machine may lack it.
 find_path(DNNL_INCLUDE_DIR oneapi/dnnl/dnnl.h)
 find_library(DNNL_LIBRARY dnnl)
-if(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
+if(LATHE_PORTABLE)
+  message(STATUS "oneDNN is left out: LATHE_PORTABLE")
+elseif(DNNL_INCLUDE_DIR AND DNNL_LIBRARY)
   set(dnnl_FOUND TRUE)
   add_library(DNNL::dnnl UNKNOWN IMPORTED)
   set_target_properties(DNNL::dnnl PROPERTIES

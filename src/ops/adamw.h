@@ -9,9 +9,10 @@ namespace lathe::ops {
 
 struct AdamW {
   TensorView parameter;  // contiguous, updated
-  TensorView gradient;   // same shape
+  TensorView gradient;   // same shape; may be bf16 where the parameter is fp32, and fp32 where it is bf16
   TensorView m;          // same shape, updated
   TensorView v;          // same shape, updated
+  TensorView rounded;    // same shape bf16 or none, written: the parameter that the model computes with
   double grad_scale = 1.0;
   double lr = 0;
   double beta1 = 0.9;

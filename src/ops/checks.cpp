@@ -35,6 +35,10 @@ void check_floating(std::string_view op, std::string_view name, const TensorView
   if (!floating) fail("{}: {} is {}, expected a floating-point tensor", op, name, view.describe());
 }
 
+DType dtype_or_f32(const TensorView& view, DType dtype) {
+  return dtype == DType::bf16 && view.dtype == DType::f32 ? DType::f32 : dtype;
+}
+
 void check_contiguous_last(std::string_view op, std::string_view name, const TensorView& view) {
   if (view.rank == 0) return;
   const auto last = static_cast<std::size_t>(view.rank - 1);

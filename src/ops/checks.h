@@ -19,6 +19,9 @@ void check_dtype(std::string_view op, std::string_view name, const TensorView& v
 // fp32, fp64 or bf16.
 void check_floating(std::string_view op, std::string_view name, const TensorView& view);
 
+// The type of a tensor that may be kept in fp32 beside others of `dtype`: its own where it may.
+DType dtype_or_f32(const TensorView& view, DType dtype);
+
 // The elements of the last dimension lie side by side; the other strides are free.
 void check_contiguous_last(std::string_view op, std::string_view name, const TensorView& view);
 void check_contiguous(std::string_view op, std::string_view name, const TensorView& view);

@@ -21,13 +21,14 @@ void embedding_backward(const Context& context, const EmbeddingBackward& op) {
   constexpr std::string_view kName = "embedding_backward";
   check_rank(kName, "tokens", op.tokens, 1);
   check_rank(kName, "dtable", op.dtable, 2);
-  check_floating(kName, "dtable", op.dtable);
+  check_rank(kName, "dout", op.dout, 2);
+  check_floating(kName, "dout", op.dout);
   const std::int64_t tokens = op.tokens.shape[0];
   const std::int64_t vocab = op.dtable.shape[0];
   const std::int64_t hidden = op.dtable.shape[1];
   check_tensor(kName, "tokens", op.tokens, context, DType::i32, {tokens});
-  check_tensor(kName, "dtable", op.dtable, context, op.dtable.dtype, {vocab, hidden});
-  check_tensor(kName, "dout", op.dout, context, op.dtable.dtype, {tokens, hidden});
+  check_tensor(kName, "dtable", op.dtable, context, dtype_or_f32(op.dtable, op.dout.dtype), {vocab, hidden});
+  check_tensor(kName, "dout", op.dout, context, op.dout.dtype, {tokens, hidden});
   check(op.padding_idx >= -1 && op.padding_idx < vocab, "{}: padding_idx is {}, expected -1 or a row of [0, {})", kName,
         op.padding_idx, vocab);
   dispatch(kName, &Table::embedding_backward, context, op);

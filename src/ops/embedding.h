@@ -1,4 +1,4 @@
-// Rows of a table picked by token.
+// Rows of a table picked by token. All of one type; beside a bf16 `dout` `dtable` may be fp32.
 #pragma once
 
 #include "ops/context.h"

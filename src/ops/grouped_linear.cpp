@@ -36,7 +36,7 @@ void grouped_linear_backward(const Context& context, const GroupedLinearBackward
   check_tensor(kName, "weight", op.weight, context, dtype, {groups, out, in});
   check_tensor(kName, "offsets", op.offsets, context, DType::i32, {groups + 1});
   check_tensor(kName, "dx", op.dx, context, dtype, {rows, in});
-  check_tensor(kName, "dweight", op.dweight, context, dtype, {groups, out, in});
+  check_tensor(kName, "dweight", op.dweight, context, dtype_or_f32(op.dweight, dtype), {groups, out, in});
   dispatch(kName, &Table::grouped_linear_backward, context, op);
 }
 

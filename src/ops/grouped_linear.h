@@ -1,5 +1,6 @@
 // One linear layer a group over rows sorted by group: the experts. Rows [offsets[e], offsets[e + 1]) meet weight[e].
 // A group without rows gets no gradient. Rows from offsets[E] on are not read or written.
+// All of one type; beside bf16 tensors `dweight` may be fp32.
 #pragma once
 
 #include "ops/context.h"

@@ -1,4 +1,5 @@
 // out = x W^T (+ bias). Rows may be strided (last dimension contiguous); T = 0 is allowed.
+// All of one type; beside bf16 tensors `out`, `dout` and the gradients of weight and bias may be fp32.
 #pragma once
 
 #include "ops/context.h"

@@ -43,7 +43,7 @@ void rms_norm_backward(const Context& context, const RmsNormBackward& op) {
   check_tensor(kName, "rstd", op.rstd, context, statistics_dtype(dtype), {rows});
   if (op.dsum) check_tensor(kName, "dsum", op.dsum, context, dtype, {rows, hidden});
   check_tensor(kName, "dx", op.dx, context, dtype, {rows, hidden});
-  check_tensor(kName, "dweight", op.dweight, context, dtype, {hidden});
+  check_tensor(kName, "dweight", op.dweight, context, dtype_or_f32(op.dweight, dtype), {hidden});
   dispatch(kName, &Table::rms_norm_backward, context, op);
 }
 

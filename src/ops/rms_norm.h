@@ -23,7 +23,7 @@ struct RmsNormBackward {
   TensorView rstd;     // [T]
   TensorView dsum;     // [T, H] or none: gradient that reaches the sum by another way, added into dx
   TensorView dx;       // [T, H], written; may be dsum or dout itself
-  TensorView dweight;  // [H], added to
+  TensorView dweight;  // [H], added to; may be fp32 beside bf16 tensors
 };
 
 void rms_norm_forward(const Context& context, const RmsNormForward& op);

@@ -65,6 +65,22 @@ TEST_P(AdamW, ThreeStepsEqualTheFormula) {
   EXPECT_TRUE(is_close(single.v, v, 1e-6, 1e-8));
 }
 
+TEST_P(AdamW, LeavesARoundedParameter) {
+  AdamWRun run(GetParam().count, DType::f32);
+  AdamWRun plain(GetParam().count, DType::f32);
+  const TestTensor rounded(DType::bf16, {GetParam().count});
+  ops::AdamW op = run.op(1);
+  op.rounded = rounded;
+  ops::adamw(*run.context, op);
+  plain.steps(1);
+  EXPECT_TRUE(run.parameter.same_bits(plain.parameter));
+  const std::vector<double> parameter = run.parameter.values();
+  std::vector<double> expected;
+  for (const double value : parameter)
+    expected.push_back(static_cast<double>(static_cast<float>(bf16(static_cast<float>(value)))));
+  EXPECT_TRUE(is_close(rounded, expected, 0, 0));
+}
+
 TEST_P(AdamW, SameBitsOnAnyThreads) {
   expect_same_bits_on_any_threads([&] {
     AdamWRun run(GetParam().count, DType::f32);

@@ -129,6 +129,8 @@ class TestTensor {
 
   const TensorView& view() const { return view_; }
   operator const TensorView&() const { return view_; }
+  // With the padding, contiguous.
+  const TensorView& whole() const { return whole_; }
   std::vector<double> values() const { return values_of(view_); }
   std::vector<std::int64_t> shape() const { return {view_.shape.begin(), view_.shape.begin() + view_.rank}; }
 

@@ -26,6 +26,7 @@ void run(const AdamW& op) {
   const T* gradient = op.gradient.as<T>();
   T* m = op.m.as<T>();
   T* v = op.v.as<T>();
+  bf16* rounded = op.rounded ? op.rounded.as<bf16>() : nullptr;
   for_chunks(op.parameter.numel(), kElementsPerChunk, [&](std::int64_t begin, std::int64_t end) {
 #pragma omp simd
     for (std::int64_t i = begin; i < end; ++i) {
@@ -34,6 +35,8 @@ void run(const AdamW& op) {
       v[i] = beta2 * v[i] + rest2 * (g * g);
       parameter[i] = keep * parameter[i] - step_size * m[i] / (std::sqrt(v[i]) * root_scale + eps);
     }
+    if (rounded == nullptr) return;
+    for (std::int64_t i = begin; i < end; ++i) rounded[i] = bf16(static_cast<float>(parameter[i]));
   });
 }
 

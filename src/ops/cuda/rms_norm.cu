@@ -1,0 +1,103 @@
+#include "ops/cuda/reduce.cuh"
+#include "ops/cuda/rms_norm_launch.h"
+#include "ops/cuda/vectors.cuh"
+
+namespace lathe::ops::cuda {
+namespace {
+
+constexpr int kMostThreads = 256;
+
+// A block a row. With a residual, the sum is rounded as it is stored and the norm is that of the stored sum: what the
+// backward will read.
+template <typename T, int N>
+__global__ void __launch_bounds__(kMostThreads) forward(RmsNormParams params) {
+  const std::int64_t row = blockIdx.x;
+  const std::int64_t first = threadIdx.x * N, step = blockDim.x * N;
+  const T* x = params.x.row<const T>(row);
+  float squares = 0;
+  for (std::int64_t j = first; j < params.width; j += step) {
+    float values[N];
+    load<N>(x + j, values);
+    if (params.residual.data != nullptr) {
+      float other[N];
+      load<N>(params.residual.row<const T>(row) + j, other);
+#pragma unroll
+      for (int i = 0; i < N; ++i) values[i] = to_float(from_float<T>(values[i] + other[i]));
+      store<N>(values, params.sum.row<T>(row) + j);
+    }
+#pragma unroll
+    for (int i = 0; i < N; ++i) squares += values[i] * values[i];
+  }
+  const float rstd = 1.f / sqrtf(block_sum(squares) / static_cast<float>(params.width) + params.eps);
+  if (threadIdx.x == 0 && params.rstd != nullptr) params.rstd[row] = rstd;
+  const T* from = params.residual.data != nullptr ? params.sum.row<const T>(row) : x;
+  T* out = params.out.row<T>(row);
+  // Each thread reads what it wrote itself.
+  for (std::int64_t j = first; j < params.width; j += step) {
+    float values[N], weight[N];
+    load<N>(from + j, values);
+    load<N>(static_cast<const T*>(params.weight) + j, weight);
+#pragma unroll
+    for (int i = 0; i < N; ++i) values[i] *= rstd * weight[i];
+    store<N>(values, out + j);
+  }
+}
+
+// With n = x * rstd and g = dout * weight: dx = rstd * (g - n * mean(g * n)) + dsum. A thread writes only elements that
+// it alone reads, after it has read them: dx may be dout or dsum.
+template <typename T, int N>
+__global__ void __launch_bounds__(kMostThreads) backward(RmsNormParams params) {
+  const std::int64_t row = blockIdx.x;
+  const std::int64_t first = threadIdx.x * N, step = blockDim.x * N;
+  const T* x = params.x.row<const T>(row);
+  const T* dout = params.dout.row<const T>(row);
+  const T* weights = static_cast<const T*>(params.weight);
+  float product = 0;
+  for (std::int64_t j = first; j < params.width; j += step) {
+    float values[N], gradient[N], weight[N];
+    load<N>(x + j, values);
+    load<N>(dout + j, gradient);
+    load<N>(weights + j, weight);
+#pragma unroll
+    for (int i = 0; i < N; ++i) product += gradient[i] * values[i] * weight[i];
+  }
+  const float rstd = params.rstd[row];
+  const float factor = block_sum(product) * rstd * rstd / static_cast<float>(params.width);
+  for (std::int64_t j = first; j < params.width; j += step) {
+    float values[N], gradient[N], weight[N];
+    load<N>(x + j, values);
+    load<N>(dout + j, gradient);
+    load<N>(weights + j, weight);
+#pragma unroll
+    for (int i = 0; i < N; ++i) values[i] = rstd * (gradient[i] * weight[i] - values[i] * factor);
+    if (params.dsum.data != nullptr) {
+      float other[N];
+      load<N>(params.dsum.row<const T>(row) + j, other);
+#pragma unroll
+      for (int i = 0; i < N; ++i) values[i] += other[i];
+    }
+    store<N>(values, params.dx.row<T>(row) + j);
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_rms_norm_forward(const RmsNormParams& params, cudaStream_t stream) {
+  if (params.rows == 0) return cudaSuccess;
+  return with_packs(params.element, params.wide, [&]<typename T, int N>() {
+    const int threads = threads_for(params.width / N, kMostThreads);
+    forward<T, N><<<static_cast<unsigned>(params.rows), threads, 0, stream>>>(params);
+    return cudaGetLastError();
+  });
+}
+
+cudaError_t launch_rms_norm_backward(const RmsNormParams& params, cudaStream_t stream) {
+  if (params.rows == 0) return cudaSuccess;
+  return with_packs(params.element, params.wide, [&]<typename T, int N>() {
+    const int threads = threads_for(params.width / N, kMostThreads);
+    backward<T, N><<<static_cast<unsigned>(params.rows), threads, 0, stream>>>(params);
+    return cudaGetLastError();
+  });
+}
+
+}  // namespace lathe::ops::cuda
