@@ -2,7 +2,9 @@
 
 #include <algorithm>
 
+#include "core/log.h"
 #include "device/cuda_check.h"
+#include "device/cuda_round.h"
 
 namespace lathe {
 namespace {
@@ -73,6 +75,7 @@ class CudaDevice final : public Device {
   void copy(const TensorView& to, const TensorView& from, Stream stream) override {
     check_copy(to, from);
     if (to.numel() == 0) return;
+    if (rounding_copy(to, from)) return round_on_cuda(to, from, handle_of(stream));
     check_cuda(cudaMemcpyAsync(to.data, from.data, to.bytes(), direction(to, from), handle_of(stream)),
                "cudaMemcpyAsync");
   }
@@ -91,13 +94,12 @@ class CudaDevice final : public Device {
 
  private:
   [[noreturn]] static void fail_out_of_memory(std::size_t bytes, const std::string& name) {
-    cudaGetLastError();  // clears the runtime's record of it
     cudaGetLastError();  // said by the exception; the next check is not to find it again
     std::size_t free = 0;
     std::size_t total = 0;
     check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    throw DeviceError(
-        fmt::format("out of memory on the GPU: {} bytes wanted for {}, {} of {} are free", bytes, name, free, total));
+    throw OutOfMemoryError(fmt::format("out of memory on the GPU: {} wanted for {}, {} of {} are free",
+                                       format_bytes(bytes), name, format_bytes(free), format_bytes(total)));
   }
 
   int index_;

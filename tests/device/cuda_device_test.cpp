@@ -60,9 +60,8 @@ TEST_F(CudaDeviceTest, PeakMemoryIsTheMostAtOnce) {
 }
 
 TEST_F(CudaDeviceTest, TooMuchMemoryIsRefusedByNameAndForgotten) {
-  const std::string message = message_of<DeviceError>([&] { device_->allocate(std::size_t{1} << 46, "a whale"); });
-  EXPECT_NE(message.find("out of memory on the GPU: 70368744177664 bytes wanted for a whale"), std::string::npos)
-      << message;
+  const std::string message = message_of<OutOfMemoryError>([&] { device_->allocate(std::size_t{1} << 46, "a whale"); });
+  EXPECT_NE(message.find("out of memory on the GPU: 70368.74 GB wanted for a whale"), std::string::npos) << message;
   EXPECT_NO_THROW(check_cuda(cudaGetLastError(), "cudaGetLastError"));
 }
 

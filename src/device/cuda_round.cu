@@ -1,0 +1,30 @@
+#include <cuda_bf16.h>
+
+#include <algorithm>
+
+#include "device/cuda_check.h"
+#include "device/cuda_round.h"
+
+namespace lathe {
+namespace {
+
+constexpr int kThreads = 256;
+constexpr std::int64_t kMaxBlocks = 4096;  // enough to fill any card; a thread takes many elements
+
+__global__ void round_kernel(__nv_bfloat16* to, const float* from, std::int64_t count) {
+  const std::int64_t stride = std::int64_t{gridDim.x} * blockDim.x;
+  for (std::int64_t i = std::int64_t{blockIdx.x} * blockDim.x + threadIdx.x; i < count; i += stride)
+    to[i] = __float2bfloat16_rn(from[i]);
+}
+
+}  // namespace
+
+void round_on_cuda(const TensorView& to, const TensorView& from, cudaStream_t stream) {
+  const std::int64_t count = to.numel();
+  const auto blocks = static_cast<unsigned>(std::min((count + kThreads - 1) / kThreads, kMaxBlocks));
+  round_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to.data),
+                                                static_cast<const float*>(from.data), count);
+  check_cuda(cudaGetLastError(), "round_kernel");
+}
+
+}  // namespace lathe
