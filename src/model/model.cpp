@@ -66,7 +66,7 @@ void Model::head_loss(const MicroBatch& batch, const TensorView& normed, double 
   const std::int64_t rows = batch.rows();
   const std::int64_t chunk = head_chunk_rows(config_.vocab_size);
   const ArenaScope scope(activations_);
-  const DType logits_dtype = normed.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const DType logits_dtype = at_least_f32(normed.dtype);
   const TensorView memory = activations_.take(logits_dtype, {std::min(chunk, rows), config_.vocab_size});
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t count = std::min(chunk, rows - begin);
@@ -95,7 +95,7 @@ void Model::forward_backward(const MicroBatch& batch, double scale, const Tensor
   LayerStates states;
   const TensorView x = embed(batch.tokens);
   const TensorView hidden = forward_layers(layers_, batch, x, activations_, states);
-  const TensorView rstd = activations_.take(x.dtype == DType::f64 ? DType::f64 : DType::f32, {batch.rows()});
+  const TensorView rstd = activations_.take(at_least_f32(x.dtype), {batch.rows()});
   const TensorView normed = final_norm(hidden, rstd);
 
   const TensorView gradient = activations_.take(x.dtype, {batch.rows(), config_.hidden_size});
