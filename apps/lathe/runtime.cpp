@@ -3,19 +3,35 @@
 #include "backends/register.h"
 #include "checkpoint/checkpoint.h"
 #include "core/log.h"
-#include "device/cpu_device.h"
 #include "train/model_io.h"
 
 namespace lathe {
 
-Runtime make_runtime(const std::string& device) {
-  require(device == "auto" || device == "cpu" || device == "cuda", "device is \"{}\", allowed are auto, cpu, cuda",
+namespace {
+
+// What the ops of a device train and run in.
+DType dtype_of_device(DeviceKind kind, const std::string& asked) {
+  const DType dtype = kind == DeviceKind::cuda ? DType::bf16 : DType::f32;
+  const std::string_view name = dtype == DType::bf16 ? "bf16" : "fp32";
+  require(asked == "auto" || asked == name, "training.dtype is \"{}\": the {} trains in {}, allowed are auto and {}",
+          asked, kind == DeviceKind::cuda ? "GPU" : "CPU", name, name);
+  return dtype;
+}
+
+}  // namespace
+
+Runtime make_runtime(const std::string& device, const std::string& dtype, std::string_view setting) {
+  require(device == "auto" || device == "cpu" || device == "cuda", "{} is \"{}\", allowed are auto, cpu, cuda", setting,
           device);
-  require(device != "cuda", "device is \"cuda\": this build has no CUDA backend yet, allowed are auto and cpu");
+  const std::string no_gpu = device == "cpu" ? std::string() : device_unavailable(DeviceKind::cuda);
+  require(device != "cuda" || no_gpu.empty(), "{} is \"cuda\": {}", setting, no_gpu);
+  const bool gpu = device != "cpu" && no_gpu.empty();
+  const DeviceKind kind = gpu ? DeviceKind::cuda : DeviceKind::cpu;
   Runtime runtime;
-  runtime.device = make_cpu_device();
-  runtime.table = &op_table(DeviceKind::cpu);
-  runtime.reason = device == "auto" ? "auto: this build has no CUDA backend" : "as asked for";
+  runtime.dtype = dtype_of_device(kind, dtype);
+  runtime.device = make_device(kind);
+  runtime.table = &op_table(kind);
+  runtime.reason = device != "auto" ? "as asked for" : gpu ? "auto: this machine has a GPU" : "auto: " + no_gpu;
   return runtime;
 }
 
@@ -40,13 +56,14 @@ void require_tokens_in_vocabulary(std::span<const std::int32_t> tokens, const Mo
 }
 
 LoadedModel load_model(const OpenedModel& opened, const LoadOptions& options) {
-  LoadedModel model{.runtime = make_runtime(options.device), .folder = opened.folder, .session = nullptr};
+  LoadedModel model{
+      .runtime = make_runtime(options.device, "auto", "--device"), .folder = opened.folder, .session = nullptr};
   const TensorFolder tensors(opened.folder);
   require_model_tensors(tensors, opened.config, ParameterLayout(opened.config));
   report_skipped(opened);
   model.session = std::make_unique<Session>(
       model.runtime, opened.config,
-      Session::Options{.dtype = DType::f32, .gradients = options.gradients, .max_positions = options.max_positions});
+      Session::Options{.gradients = options.gradients, .max_positions = options.max_positions});
   read_weights(tensors, *model.session);
   return model;
 }

@@ -29,7 +29,7 @@ TEST(MemoryPlan, ActivationsAreWithinATenthOfTheHighWaterMark) {
   config.num_experts_per_tok = 2;
   config.moe_intermediate_size = 64;
   config.softmax_scale = 0.15;
-  Runtime runtime{.device = make_cpu_device(), .table = &op_table(DeviceKind::cpu), .reason = ""};
+  Runtime runtime{.device = make_cpu_device(), .table = &op_table(DeviceKind::cpu), .reason = "", .dtype = DType::f32};
   Session session(runtime, config, {.gradients = true, .max_positions = 512});
   initialize_parameters(config, session.layout(), session.weights(), 0.02, 1);
   MicroBatchBuffer buffer(session, 4096);
