@@ -1,6 +1,7 @@
 #include "device/cuda_device.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "core/log.h"
 #include "device/cuda_check.h"
@@ -11,6 +12,8 @@ namespace {
 
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
+static_assert(std::string_view(LATHE_CUDA_ARCHITECTURE).ends_with('a'), "find_wrong_architecture takes no other");
+
 // 0 if there is no driver.
 int driver_version() {
   int version = 0;
@@ -18,12 +21,21 @@ int driver_version() {
   return version;
 }
 
+// Kernels with an "a" in their architecture run on that compute capability only.
+std::string find_wrong_architecture() {
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+  if (fmt::format("{}{}a", properties.major, properties.minor) == LATHE_CUDA_ARCHITECTURE) return {};
+  return fmt::format("{} has compute capability {}.{}, this build has kernels for sm_{}", properties.name,
+                     properties.major, properties.minor, LATHE_CUDA_ARCHITECTURE);
+}
+
 std::string find_obstacle() {
   const int driver = driver_version();
   if (driver == 0) return "no NVIDIA driver: libcuda.so.1 cannot be loaded";
   int devices = 0;
   const cudaError_t result = cudaGetDeviceCount(&devices);
-  if (result == cudaSuccess && devices > 0) return {};
+  if (result == cudaSuccess && devices > 0) return find_wrong_architecture();
   cudaGetLastError();  // clears the runtime's record of it
   if (result == cudaErrorInsufficientDriver)
     return fmt::format("the NVIDIA driver is for CUDA {}, this build needs {} or newer", version_text(driver),

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <map>
 
-#include "core/file.h"
+#include "checkpoint/elements.h"
 #include "core/json.h"
 #include "core/philox.h"
 #include "core/test_support.h"
@@ -12,7 +12,9 @@
 #include "device/guarded_device.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
+#include "train/host_copy.h"
 #include "train/model_io.h"
+#include "train/optimizer.h"
 #include "train/trainer.h"
 
 namespace lathe::testing {
@@ -85,6 +87,12 @@ class DeviceRun : public ::testing::Test {
       rows += "\n";
     }
     return found;
+  }
+
+  // What a folder of the session's weights stores them in.
+  std::string read_folder_dtype(Session& session) const {
+    write_model_folder(folder_.path(), session.config(), session.layout(), session);
+    return TensorFolder(folder_.path()).find("model.norm.weight")->dtype;
   }
 
   test::TemporaryFolder folder_;
@@ -161,7 +169,47 @@ TEST_F(DeviceRun, OutOfMemorySaysWhatIsInUseAndWhichSettingHelps) {
   EXPECT_NE(message.find(" bytes wanted for activations; in use: weights 0.1 MB, gradients 0.1 MB"), std::string::npos)
       << message;
   EXPECT_NE(message.find("; a training.micro_batch_size below 2 takes less"), std::string::npos) << message;
-  EXPECT_TRUE(device.device->memory().describe() == "total 0.0 MB") << device.device->memory().describe();
+  EXPECT_EQ(device.device->memory().describe(), "total 0.0 MB");
+}
+
+// bf16 weights: rounded from masters when filled and after each update; the masters come back from a checkpoint
+// exactly.
+TEST_F(DeviceRun, RoundsWeightsFromMastersThatACheckpointKeeps) {
+  Runtime where = runtime(DeviceKind::cuda);
+  where.dtype = DType::bf16;
+  const ModelConfig model = read_model_config(folder_ / "config.json");
+  Session session(where, model, {.gradients = true, .masters = true, .max_positions = 8});
+  session.fill_weights([&](const std::string& name, const TensorView& host) {
+    initialize_parameter(model, {name, host}, 0.3, 5);
+  });
+  const auto read = [&](const TensorView& tensor) {
+    std::vector<float> values(static_cast<std::size_t>(tensor.numel()));
+    const HostCopy copy(session.device(), session.ops().stream, tensor);
+    convert_elements(values.data(), DType::f32, copy.view().data, tensor.dtype, values.size());
+    return values;
+  };
+  const auto expect_rounded = [&](const std::vector<float>& masters) {
+    const std::vector<float> weights = read(session.weights());
+    for (std::size_t i = 0; i < masters.size(); ++i) ASSERT_EQ(weights[i], static_cast<float>(bf16(masters[i]))) << i;
+  };
+  const std::vector<float> before = read(session.masters());
+  expect_rounded(before);
+
+  Optimizer optimizer({}, session.layout(), session.ops());
+  session.device().copy(session.gradients(), session.masters(), session.ops().stream);
+  optimizer.step(session.masters(), session.weights(), session.gradients(), 1.0, 1e-5);
+  const std::vector<float> after = read(session.masters());
+  EXPECT_NE(before, after);
+  expect_rounded(after);
+
+  optimizer.save(folder_.path(), session.masters());
+  const SavedMasters saved(folder_.path());
+  ASSERT_TRUE(saved.any());
+  Session again(where, model, {.masters = true, .max_positions = 8});
+  again.fill_weights([&](const std::string& name, const TensorView& host) { saved.read_into(name, host); });
+  EXPECT_EQ(read(again.masters()), after);
+  EXPECT_EQ(read(again.weights()), read(session.weights()));
+  EXPECT_EQ(read_folder_dtype(session), "BF16");
 }
 
 using DeviceRunDeathTest = DeviceRun;
