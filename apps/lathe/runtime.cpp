@@ -20,19 +20,24 @@ DType dtype_of_device(DeviceKind kind, const std::string& asked) {
 
 }  // namespace
 
-Runtime make_runtime(const std::string& device, const std::string& dtype, std::string_view setting) {
+DeviceChoice choose_device(const std::string& device, const std::string& dtype, std::string_view setting) {
   require(device == "auto" || device == "cpu" || device == "cuda", "{} is \"{}\", allowed are auto, cpu, cuda", setting,
           device);
   const std::string no_gpu = device == "cpu" ? std::string() : device_unavailable(DeviceKind::cuda);
   require(device != "cuda" || no_gpu.empty(), "{} is \"cuda\": {}", setting, no_gpu);
   const bool gpu = device != "cpu" && no_gpu.empty();
-  const DeviceKind kind = gpu ? DeviceKind::cuda : DeviceKind::cpu;
-  Runtime runtime;
-  runtime.dtype = dtype_of_device(kind, dtype);
-  runtime.device = make_device(kind);
-  runtime.table = &op_table(kind);
-  runtime.reason = device != "auto" ? "as asked for" : gpu ? "auto: this machine has a GPU" : "auto: " + no_gpu;
-  return runtime;
+  DeviceChoice choice;
+  choice.kind = gpu ? DeviceKind::cuda : DeviceKind::cpu;
+  choice.dtype = dtype_of_device(choice.kind, dtype);
+  choice.reason = device != "auto" ? "as asked for" : gpu ? "auto: this machine has a GPU" : "auto: " + no_gpu;
+  return choice;
+}
+
+Runtime make_runtime(const DeviceChoice& choice) {
+  return {.device = make_device(choice.kind),
+          .table = &op_table(choice.kind),
+          .reason = choice.reason,
+          .dtype = choice.dtype};
 }
 
 OpenedModel open_model(const std::filesystem::path& checkpoint) {
@@ -56,8 +61,9 @@ void require_tokens_in_vocabulary(std::span<const std::int32_t> tokens, const Mo
 }
 
 LoadedModel load_model(const OpenedModel& opened, const LoadOptions& options) {
-  LoadedModel model{
-      .runtime = make_runtime(options.device, "auto", "--device"), .folder = opened.folder, .session = nullptr};
+  LoadedModel model{.runtime = make_runtime(choose_device(options.device, "auto", "--device")),
+                    .folder = opened.folder,
+                    .session = nullptr};
   const TensorFolder tensors(opened.folder);
   require_model_tensors(tensors, opened.config, ParameterLayout(opened.config));
   report_skipped(opened);

@@ -6,9 +6,10 @@ namespace lathe {
 namespace {
 
 constexpr std::size_t kAlignment = 64;
-// While it grows, each block is as large as all before it; what does not fit into the rest of a block is wasted.
-constexpr std::size_t kFirstBlock = std::size_t{1} << 20;
-constexpr std::size_t kLargestBlock = std::size_t{64} << 20;
+// While it grows, a block is an eighth of all before it: what does not fit into the rest of a block is wasted, and so
+// is what the last one holds too much.
+constexpr std::size_t kSmallestBlock = std::size_t{1} << 20;
+constexpr std::size_t kLargestBlock = std::size_t{1} << 30;
 
 }  // namespace
 
@@ -25,7 +26,7 @@ TensorView Arena::take(DType dtype, std::initializer_list<std::int64_t> shape) {
   if (block_ == blocks_.size()) {
     std::size_t held = 0;
     for (const Buffer& block : blocks_) held += block.bytes();
-    blocks_.emplace_back(*device_, std::max(bytes, std::clamp(held, kFirstBlock, kLargestBlock)), name_);
+    blocks_.emplace_back(*device_, std::max(bytes, std::clamp(held / 8, kSmallestBlock, kLargestBlock)), name_);
   }
   view.data = static_cast<std::byte*>(blocks_[block_].data()) + used_;
   used_ += bytes;

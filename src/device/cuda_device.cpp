@@ -87,7 +87,8 @@ class CudaDevice final : public Device {
   void copy(const TensorView& to, const TensorView& from, Stream stream) override {
     check_copy(to, from);
     if (to.numel() == 0) return;
-    if (rounding_copy(to, from)) return round_on_cuda(to, from, handle_of(stream));
+    if (rounding_copy(to, from))
+      return check_cuda(round_to_bf16(to.data, from.as<float>(), to.numel(), handle_of(stream)), "round_to_bf16");
     check_cuda(cudaMemcpyAsync(to.data, from.data, to.bytes(), direction(to, from), handle_of(stream)),
                "cudaMemcpyAsync");
   }

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 
-#include "device/cuda_check.h"
 #include "device/cuda_round.h"
 
 namespace lathe {
@@ -19,12 +18,10 @@ __global__ void round_kernel(__nv_bfloat16* to, const float* from, std::int64_t 
 
 }  // namespace
 
-void round_on_cuda(const TensorView& to, const TensorView& from, cudaStream_t stream) {
-  const std::int64_t count = to.numel();
+cudaError_t round_to_bf16(void* to, const float* from, std::int64_t count, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(std::min((count + kThreads - 1) / kThreads, kMaxBlocks));
-  round_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to.data),
-                                                static_cast<const float*>(from.data), count);
-  check_cuda(cudaGetLastError(), "round_kernel");
+  round_kernel<<<blocks, kThreads, 0, stream>>>(static_cast<__nv_bfloat16*>(to), from, count);
+  return cudaGetLastError();
 }
 
 }  // namespace lathe

@@ -1,12 +1,13 @@
+// Plain types only: nvcc does not take fmt's headers.
 #pragma once
 
 #include <cuda_runtime_api.h>
 
-#include "core/tensor_view.h"
+#include <cstdint>
 
 namespace lathe {
 
-// to = from, f32 to bf16, rounded to nearest even; both contiguous, of one element count, on the current device.
-void round_on_cuda(const TensorView& to, const TensorView& from, cudaStream_t stream);
+// to = from, rounded to nearest even; contiguous bf16 and f32 of `count` > 0 elements on the current device.
+cudaError_t round_to_bf16(void* to, const float* from, std::int64_t count, cudaStream_t stream);
 
 }  // namespace lathe

@@ -9,14 +9,10 @@
 #include "ops/rms_norm.h"
 
 namespace lathe {
-namespace {
 
-// Rows of logits at a time: enough for a full-speed product, little memory at a vocabulary of 100,000.
 std::int64_t head_chunk_rows(std::int64_t vocab_size) {
   return std::clamp<std::int64_t>((std::int64_t{1} << 26) / vocab_size, 1, 1024);
 }
-
-}  // namespace
 
 Model::Model(const ModelConfig& config, const ParameterLayout& layout, const ops::Context& ops, Arena& activations,
              const TensorView& weights, const TensorView& gradients, std::int64_t max_positions)

@@ -13,6 +13,9 @@
 
 namespace lathe {
 
+// Rows of logits at a time: enough for a full-speed product, little memory at a vocabulary of 100,000.
+std::int64_t head_chunk_rows(std::int64_t vocab_size);
+
 class Model {
  public:
   // `weights` and `gradients` are flat (ParameterLayout); gradients may be none where no backward is run. Activations

@@ -138,7 +138,8 @@ void Trainer::log_start() const {
   log_info("samples available {}, required {}: {:.2f} epochs", with_commas(available), with_commas(required),
            static_cast<double>(required) / static_cast<double>(available));
   log_info("planned memory: {}",
-           plan_memory(session_.config(), layout, DType::f32, training.micro_batch_size * training.sequence_length)
+           plan_memory(session_.config(), layout,
+                       training_shape(training, session_.device().kind(), session_.weights().dtype))
                .describe());
   if (training.force_balanced_router) log_info("the router is forced to balance: a benchmark, not a training run");
 }

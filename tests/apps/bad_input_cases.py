@@ -143,6 +143,8 @@ CASES = [
     ("unknown flag", nothing, ["train", "--confg", "run.toml"], ["--confg", "--config"]),
     ("flag without value", nothing, ["train", "--config"], ["--config"]),
     ("no config", nothing, ["train"], ["--config"]),
+    ("plan of no file", nothing, ["plan", "--config", "none.toml"], ["none.toml"]),
+    ("plan of a bad key", settings("training", max_step=3), ["plan", "--config", "run.toml"], ["max_step", "training.max_steps"]),
     ("one argument too many", nothing, [*TRAIN, "extra"], ["extra"]),
     ("a line break in an argument", nothing, ["a\nb"], ["a\\nb"]),
     ("empty path", nothing, ["train", "--config", ""], ["--config"]),
