@@ -9,13 +9,12 @@ namespace lathe {
 
 namespace {
 
-// What the ops of a device train and run in.
 DType dtype_of_device(DeviceKind kind, const std::string& asked) {
-  const DType dtype = kind == DeviceKind::cuda ? DType::bf16 : DType::f32;
-  const std::string_view name = dtype == DType::bf16 ? "bf16" : "fp32";
-  require(asked == "auto" || asked == name, "training.dtype is \"{}\": the {} trains in {}, allowed are auto and {}",
-          asked, kind == DeviceKind::cuda ? "GPU" : "CPU", name, name);
-  return dtype;
+  require(asked == "auto" || asked == "fp32" || asked == "bf16",
+          "training.dtype is \"{}\", allowed are auto, fp32, bf16", asked);
+  require(asked != "bf16" || kind == DeviceKind::cuda,
+          "training.dtype is \"bf16\": the CPU trains in fp32, allowed are auto and fp32");
+  return kind == DeviceKind::cuda && asked != "fp32" ? DType::bf16 : DType::f32;
 }
 
 }  // namespace
