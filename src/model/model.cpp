@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "device/trace.h"
 #include "model/rope_tables.h"
 #include "ops/cross_entropy.h"
 #include "ops/embedding.h"
@@ -59,6 +60,7 @@ TensorView Model::final_norm(const TensorView& x, const TensorView& rstd) {
 
 void Model::head_loss(const MicroBatch& batch, const TensorView& normed, double scale, const TensorView& loss,
                       const TensorView& dnormed) {
+  const TraceRange range("head and loss");
   const std::int64_t rows = batch.rows();
   const std::int64_t chunk = head_chunk_rows(config_.vocab_size);
   const ArenaScope scope(activations_);
@@ -86,6 +88,7 @@ void Model::head_loss(const MicroBatch& batch, const TensorView& normed, double 
 
 void Model::forward_backward(const MicroBatch& batch, double scale, const TensorView& loss,
                              const BalanceLoss& balance) {
+  const TraceRange range("micro-batch");
   const ArenaScope scope(activations_);
   balance_ = &balance;
   LayerStates states;

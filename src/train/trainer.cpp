@@ -7,6 +7,7 @@
 
 #include "comm/communicator.h"
 #include "core/log.h"
+#include "device/trace.h"
 #include "train/evaluate.h"
 #include "train/host_copy.h"
 #include "train/lr_schedule.h"
@@ -180,6 +181,7 @@ void Trainer::run() {
 }
 
 void Trainer::run_step() {
+  const TraceRange range("step");
   const auto begin = std::chrono::steady_clock::now();
   const RunConfig::Training& training = config_.training;
   Device& device = session_.device();
@@ -223,6 +225,7 @@ void Trainer::run_step() {
 
 // All before the first forward: copies from the host's memory then find the device idle, and none waits for kernels.
 std::vector<MicroBatch> Trainer::upload_samples() {
+  const TraceRange range("samples");
   const RunConfig::Training& training = config_.training;
   std::vector<MicroBatch> batches;
   std::int64_t next = consumed_samples_;
@@ -242,6 +245,7 @@ void Trainer::update(double norm, double lr) {
   }
   const double clip = config_.training.gradient_clip;
   const double grad_scale = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
+  const TraceRange range("optimizer");
   optimizer_.step(session_.masters(), session_.weights(), session_.gradients(), grad_scale, lr);
 }
 
@@ -274,7 +278,7 @@ void Trainer::save() {
   log_info("checkpoint {}", path.string());
 }
 
-// Which settings would take less memory.
+// Which setting would take less memory in a step.
 std::string memory_advice(const RunConfig::Training& training) {
   if (training.micro_batch_size > 1)
     return fmt::format("a training.micro_batch_size below {} takes less", training.micro_batch_size);
@@ -285,10 +289,18 @@ std::string memory_advice(const RunConfig::Training& training) {
 
 void train(const RunConfig& config, const Runtime& runtime) {
   RunInputs inputs = open_run_inputs(config);
+  std::string advice = "the model and its optimizer do not fit; lathe plan shows what they take";
   try {
-    Trainer(config, runtime, std::move(inputs)).run();
+    Trainer trainer(config, runtime, std::move(inputs));
+    advice = memory_advice(config.training);
+    try {
+      trainer.run();
+    } catch (const DeviceError&) {
+      log_warning("memory in use: {}", runtime.device->memory().describe());
+      throw;
+    }
   } catch (const OutOfMemoryError& error) {
-    throw OutOfMemoryError(fmt::format("{}; {}", error.what(), memory_advice(config.training)));
+    throw OutOfMemoryError(fmt::format("{}; {}", error.what(), advice));
   }
 }
 

@@ -170,6 +170,12 @@ TEST_F(DeviceRun, OutOfMemorySaysWhatIsInUseAndWhichSettingHelps) {
       << message;
   EXPECT_NE(message.find("; a training.micro_batch_size below 2 takes less"), std::string::npos) << message;
   EXPECT_EQ(device.device->memory().describe(), "total 0.0 MB");
+
+  dynamic_cast<GuardedDevice&>(*device.device).limit = 150'000;
+  const std::string sooner = message_of<OutOfMemoryError>([&] { train(config("smaller"), device); });
+  EXPECT_NE(sooner.find(" bytes wanted for moments; in use: weights 0.1 MB, gradients 0.1 MB"), std::string::npos)
+      << sooner;
+  EXPECT_NE(sooner.find("; the model and its optimizer do not fit; lathe plan shows"), std::string::npos) << sooner;
 }
 
 // bf16 weights: rounded from masters when filled and after each update; the masters come back from a checkpoint
