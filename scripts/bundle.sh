@@ -10,7 +10,7 @@ limit_mb=60
 rm -rf "$folder"
 mkdir "$folder"
 strip -o "$folder/$(basename "$program")" "$program"
-ldd "$program" | awk '$2 == "=>" { print $1, $3 $4 }' | while read -r name path; do
+ldd "$program" | awk '$2 == "=>" { print $1, $3 }' | while read -r name path; do
   case $name in
     libc.so.*|libm.so.*|libdl.so.*|librt.so.*|libpthread.so.*|libresolv.so.*) continue ;;
     libcuda.so.*|libcudart.so.*|libcublas*|libcudnn*|libnccl*|libnvrtc*|libnvJitLink*) continue ;;
@@ -20,7 +20,7 @@ ldd "$program" | awk '$2 == "=>" { print $1, $3 $4 }' | while read -r name path;
 done
 
 # Whatever is not CUDA's must be found beside the program or among glibc's libraries.
-outside=$(ldd "$folder/$(basename "$program")" | awk '$2 == "=>" { print $1, $3 $4 }' |
+outside=$(ldd "$folder/$(basename "$program")" | awk '$2 == "=>" { print $1, $3 }' |
   grep -v -e " $(cd "$folder" && pwd)/" -e '^lib\(c\|m\|dl\|rt\|pthread\|resolv\)\.so' -e '^lib\(cu\|nccl\|nv\)' || true)
 [ -z "$outside" ] || { echo "bundle.sh: found outside $folder: $outside" >&2; exit 1; }
 size_mb=$(du -sm --apparent-size "$folder" | cut -f 1)
