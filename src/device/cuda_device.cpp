@@ -78,7 +78,8 @@ class CudaDevice final : public Device {
     return data;
   }
 
-  // An error here was caused by earlier work and is reported by the next call that checks.
+  // cudaFree waits for the device, so nothing still uses the memory. An error here was caused by earlier work and is
+  // reported by the next call that checks.
   void release(void* data, std::size_t bytes) noexcept override {
     static_cast<void>(cudaFree(data));
     allocated_ -= bytes;

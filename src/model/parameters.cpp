@@ -197,6 +197,7 @@ void initialize(const ModelConfig& config, const NamedTensor& tensor, double std
     std::fill_n(data, count, static_cast<T>(0.0F));
   } else {
     const Philox random(seed, hash_name(tensor.name));
+#pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < count; ++i)
       data[i] = static_cast<T>(static_cast<float>(std * random.normal(static_cast<std::uint64_t>(i))));
     if (config.pad_token_id && tensor.name == "model.embed_tokens.weight")

@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <numeric>
 
-#include "checkpoint/elements.h"
-
 namespace lathe {
 namespace {
 
@@ -36,27 +34,18 @@ Session::Session(const Runtime& runtime, const ModelConfig& config, const Option
 
 void Session::fill_weights(const std::function<void(const std::string& name, const TensorView& host)>& read) {
   Device& device = *ops_.device;
-  device.fill_zero(weights_, ops_.stream);  // the padding between blocks
-  if (masters_) device.fill_zero(masters_, ops_.stream);
-  const std::vector<NamedTensor> weights = layout_.named(weights_);
-  const std::vector<NamedTensor> masters = masters_ ? layout_.named(masters_) : std::vector<NamedTensor>();
-  std::vector<float> values;
-  std::vector<bf16> rounded;
-  for (std::size_t i = 0; i < weights.size(); ++i) {
-    TensorView host = weights[i].view;
-    host.dtype = DType::f32;
+  const TensorView& source = masters_ ? masters_ : weights_;
+  device.fill_zero(source, ops_.stream);  // the padding between blocks
+  std::vector<std::byte> memory;
+  for (const auto& [name, view] : layout_.named(source)) {
+    memory.resize(view.bytes());
+    TensorView host = view;
+    host.data = memory.data();
     host.device = DeviceKind::cpu;
-    values.resize(static_cast<std::size_t>(host.numel()));
-    host.data = values.data();
-    read(weights[i].name, host);
-    if (masters_) device.copy(masters[i].view, host, ops_.stream);
-    if (weights_.dtype != DType::bf16) continue;
-    rounded.resize(values.size());
-    convert_elements(rounded.data(), DType::bf16, values.data(), DType::f32, values.size());
-    host.dtype = DType::bf16;
-    host.data = rounded.data();
-    device.copy(weights[i].view, host, ops_.stream);
+    read(name, host);
+    device.copy(view, host, ops_.stream);
   }
+  if (weights_.data != source.data) device.copy(weights_, source, ops_.stream);
 }
 
 std::string Session::describe_memory() {

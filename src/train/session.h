@@ -48,7 +48,7 @@ class Session {
   const TensorView& masters() const { return masters_; }
   // fp32
   const TensorView& gradients() const { return gradients_; }
-  // Fills weights and masters: `read` puts the tensor of each name into host memory of fp32.
+  // Fills weights and masters: `read` puts the tensor of each name into host memory, fp32 if there are masters.
   void fill_weights(const std::function<void(const std::string& name, const TensorView& host)>& read);
   // What memory is in use for, once a step has shown how much it takes.
   std::string describe_memory();
