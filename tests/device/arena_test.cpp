@@ -128,8 +128,8 @@ TEST(Buffer, SaysWhatMemoryIsInUseForWhenThereIsNoMore) {
     EXPECT_EQ(device.memory().describe(), "weights 3.0 MB, moments 2.0 MB, scratch 7.0 MB, total 12.0 MB");
   }
   EXPECT_EQ(
-      message_of<OutOfMemoryError>([&] { Buffer(device, std::size_t{1} << 60, "activations"); }),
-      "out of memory on the CPU: 1152921504.61 GB wanted for activations; in use: weights 3.0 MB, moments 1.0 MB, "
+      message_of<OutOfMemoryError>([&] { Buffer(device, ~std::size_t{0}, "activations"); }),
+      "out of memory on the CPU: 18446744073.71 GB wanted for activations; in use: weights 3.0 MB, moments 1.0 MB, "
       "total 4.0 MB");
 }
 
