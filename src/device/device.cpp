@@ -6,6 +6,11 @@
 #include "core/log.h"
 
 namespace lathe {
+namespace {
+
+constexpr std::size_t kShownBytes = 50'000;  // less is 0.0 MB: a part of the total only
+
+}  // namespace
 
 std::size_t MemoryLedger::add(const std::string& name, std::size_t bytes) {
   auto entry = std::ranges::find(entries_, name, &Entry::name);
@@ -18,9 +23,8 @@ std::string MemoryLedger::describe() const {
   std::string text;
   std::size_t total = 0;
   for (const Entry& entry : entries_) {
-    if (entry.bytes == 0) continue;
-    text += fmt::format("{} {}, ", entry.name, format_bytes(entry.bytes));
     total += entry.bytes;
+    if (entry.bytes >= kShownBytes) text += fmt::format("{} {}, ", entry.name, format_bytes(entry.bytes));
   }
   return text + "total " + format_bytes(total);
 }
