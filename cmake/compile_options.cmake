@@ -22,8 +22,9 @@ endif()
 
 # Hopper's wgmma and tensor copies exist for 90a only. -Wconversion is left out: the host compiler would see all device
 # code, where narrowing is what a kernel does.
+set(lathe_cuda_architectures 90a)
 set(cuda_flags
-  -gencode=arch=compute_90a,code=sm_90a -lineinfo
+  -gencode=arch=compute_${lathe_cuda_architectures},code=sm_${lathe_cuda_architectures} -lineinfo
   -Werror=all-warnings -Xcompiler=-Wall,-Wextra,-Wshadow,-Werror,-Wno-missing-field-initializers)
 target_compile_options(lathe_options INTERFACE
   "$<$<COMPILE_LANGUAGE:C,CXX>:${host_flags}>" "$<$<COMPILE_LANGUAGE:CUDA>:${cuda_flags}>")

@@ -67,8 +67,7 @@ class Command {
 
   void add_device() {
     add("--device", "auto|cpu|cuda", "where the model runs", [](Options& options, const std::string& text) {
-      require(text != "cuda", "--device cuda: not supported yet: this build has no CUDA backend");
-      require(text == "auto" || text == "cpu", "--device {}: expected auto, cpu or cuda", text);
+      require(text == "auto" || text == "cpu" || text == "cuda", "--device {}: expected auto, cpu or cuda", text);
       options.device = text;
     });
   }
@@ -100,17 +99,29 @@ class Command {
   std::shared_ptr<Options> options_;
 };
 
-void add_train(CLI::App& app, Action& action) {
-  Command<TrainOptions> train(app, "train", "Train a model");
-  train.add_path("--config", &TrainOptions::config, "FILE", "the run's settings, run.toml")->required();
-  train.app()
-      ->add_option("--set", train.options().set, "a setting that replaces the file's; may be repeated")
+// Of TrainOptions or PlanOptions.
+template <typename Options>
+void add_run_config(Command<Options>& command) {
+  command.add_path("--config", &Options::config, "FILE", "the run's settings, run.toml")->required();
+  command.app()
+      ->add_option("--set", command.options().set, "a setting that replaces the file's; may be repeated")
       ->type_name("section.key=value")
       ->allow_extra_args(false);
+}
+
+void add_train(CLI::App& app, Action& action) {
+  Command<TrainOptions> train(app, "train", "Train a model");
+  add_run_config(train);
   train.app()
       ->add_flag("--resume", train.options().resume, "go on from the newest checkpoint")
       ->disable_flag_override();
   train.runs(action, run_train);
+}
+
+void add_plan(CLI::App& app, Action& action) {
+  Command<PlanOptions> plan(app, "plan", "Predict the memory that a run takes");
+  add_run_config(plan);
+  plan.runs(action, run_plan);
 }
 
 void add_eval(CLI::App& app, Action& action) {
@@ -297,6 +308,7 @@ std::function<int()> parse_command_line(int argc, const char* const* argv) {
   app.set_version_flag("--version", "lathe " LATHE_VERSION);
   Action action;
   add_train(app, action);
+  add_plan(app, action);
   add_eval(app, action);
   add_generate(app, action);
   add_on_tokens<LogitsOptions>(app, action, "logits", "Write a sequence's logits", 1, run_logits);

@@ -17,6 +17,12 @@ struct TrainOptions {
 };
 int run_train(const TrainOptions& options);
 
+struct PlanOptions {
+  std::filesystem::path config;
+  std::vector<std::string> set;  // "section.key=value"
+};
+int run_plan(const PlanOptions& options);
+
 struct EvalOptions {
   std::filesystem::path checkpoint;
   std::filesystem::path data;        // prefix of .bin and .idx

@@ -24,7 +24,7 @@ std::string processor_name() {
 
 int run_info() {
   fmt::print("lathe {}\n", LATHE_VERSION);
-  fmt::print("build: {}, {}\n", LATHE_BUILD_TYPE, LATHE_COMPILER);
+  fmt::print("build: {}, {}, CUDA architectures: {}\n", LATHE_BUILD_TYPE, LATHE_COMPILER, LATHE_CUDA_ARCHITECTURES);
   fmt::print("processor: {}, {} threads (OMP_NUM_THREADS)\n", processor_name(), omp_get_max_threads());
   const std::string no_cuda = device_unavailable(DeviceKind::cuda);
   fmt::print("device cpu: available\n");
@@ -32,6 +32,7 @@ int run_info() {
     fmt::print("device cuda: available, {}\n", make_device(DeviceKind::cuda)->describe());
   else
     fmt::print("device cuda: not available, {}\n", no_cuda);
+  fmt::print("device auto: {}\n", no_cuda.empty() ? "cuda" : "cpu");
   fmt::print("matrix products on the CPU: {}\n", ops::cpu::gemm_name());
   for (const ops::MlaAttentionBackend& backend : attention_backends()) {
     const std::string missing = backend.unavailable();

@@ -46,9 +46,8 @@ std::vector<RunConfigKey> training_keys() {
   const auto training = &RunConfig::training;
   constexpr std::int64_t kMaxSeed = std::numeric_limits<std::int64_t>::max();  // TOML has no larger number
   return {
-      key("training.device", training, &Training::device,
-          Choice{{"auto", "cpu"}, {{"cuda", "this build has no CUDA backend"}}}),
-      key("training.dtype", training, &Training::dtype, Choice{{"auto", "fp32"}, {{"bf16", "the CPU trains in fp32"}}}),
+      key("training.device", training, &Training::device, Choice{{"auto", "cpu", "cuda"}}),
+      key("training.dtype", training, &Training::dtype, Choice{{"auto", "fp32", "bf16"}}),
       fixed_key("training.sequence_length", training, &Training::sequence_length, Integer{1}),
       key("training.micro_batch_size", training, &Training::micro_batch_size, Integer{1}),
       key("training.global_batch_size", training, &Training::global_batch_size, Integer{1}),

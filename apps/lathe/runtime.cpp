@@ -3,20 +3,40 @@
 #include "backends/register.h"
 #include "checkpoint/checkpoint.h"
 #include "core/log.h"
-#include "device/cpu_device.h"
 #include "train/model_io.h"
 
 namespace lathe {
 
-Runtime make_runtime(const std::string& device) {
-  require(device == "auto" || device == "cpu" || device == "cuda", "device is \"{}\", allowed are auto, cpu, cuda",
+namespace {
+
+DType dtype_of_device(DeviceKind kind, const std::string& asked) {
+  require(asked == "auto" || asked == "fp32" || asked == "bf16",
+          "training.dtype is \"{}\", allowed are auto, fp32, bf16", asked);
+  require(asked != "bf16" || kind == DeviceKind::cuda,
+          "training.dtype is \"bf16\": the CPU trains in fp32, allowed are auto and fp32");
+  return kind == DeviceKind::cuda && asked != "fp32" ? DType::bf16 : DType::f32;
+}
+
+}  // namespace
+
+DeviceChoice choose_device(const std::string& device, const std::string& dtype, std::string_view setting) {
+  require(device == "auto" || device == "cpu" || device == "cuda", "{} is \"{}\", allowed are auto, cpu, cuda", setting,
           device);
-  require(device != "cuda", "device is \"cuda\": this build has no CUDA backend yet, allowed are auto and cpu");
-  Runtime runtime;
-  runtime.device = make_cpu_device();
-  runtime.table = &op_table(DeviceKind::cpu);
-  runtime.reason = device == "auto" ? "auto: this build has no CUDA backend" : "as asked for";
-  return runtime;
+  const std::string no_gpu = device == "cpu" ? std::string() : device_unavailable(DeviceKind::cuda);
+  require(device != "cuda" || no_gpu.empty(), "{} is \"cuda\": {}", setting, no_gpu);
+  const bool gpu = device != "cpu" && no_gpu.empty();
+  DeviceChoice choice;
+  choice.kind = gpu ? DeviceKind::cuda : DeviceKind::cpu;
+  choice.dtype = dtype_of_device(choice.kind, dtype);
+  choice.reason = device != "auto" ? "as asked for" : gpu ? "auto: this machine has a GPU" : "auto: " + no_gpu;
+  return choice;
+}
+
+Runtime make_runtime(const DeviceChoice& choice) {
+  return {.device = make_device(choice.kind),
+          .table = &op_table(choice.kind),
+          .reason = choice.reason,
+          .dtype = choice.dtype};
 }
 
 OpenedModel open_model(const std::filesystem::path& checkpoint) {
@@ -40,13 +60,15 @@ void require_tokens_in_vocabulary(std::span<const std::int32_t> tokens, const Mo
 }
 
 LoadedModel load_model(const OpenedModel& opened, const LoadOptions& options) {
-  LoadedModel model{.runtime = make_runtime(options.device), .folder = opened.folder, .session = nullptr};
+  LoadedModel model{.runtime = make_runtime(choose_device(options.device, "auto", "--device")),
+                    .folder = opened.folder,
+                    .session = nullptr};
   const TensorFolder tensors(opened.folder);
   require_model_tensors(tensors, opened.config, ParameterLayout(opened.config));
   report_skipped(opened);
   model.session = std::make_unique<Session>(
       model.runtime, opened.config,
-      Session::Options{.dtype = DType::f32, .gradients = options.gradients, .max_positions = options.max_positions});
+      Session::Options{.gradients = options.gradients, .max_positions = options.max_positions});
   read_weights(tensors, *model.session);
   return model;
 }

@@ -5,14 +5,23 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "train/session.h"
 
 namespace lathe {
 
-// auto | cpu | cuda. Throws InputError for what this build or machine does not have.
-Runtime make_runtime(const std::string& device);
+struct DeviceChoice {
+  DeviceKind kind = DeviceKind::cpu;
+  DType dtype = DType::f32;
+  std::string reason;
+};
+
+// device: auto | cpu | cuda; dtype: auto | fp32 | bf16. Throws InputError for what this build or machine does not have;
+// `setting` says in it what asked for the device, e.g. "training.device".
+DeviceChoice choose_device(const std::string& device, const std::string& dtype, std::string_view setting);
+Runtime make_runtime(const DeviceChoice& choice);
 
 // A model read from a checkpoint, a run's folder or a Hugging Face folder.
 struct LoadedModel {

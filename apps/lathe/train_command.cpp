@@ -8,7 +8,7 @@ namespace lathe {
 int run_train(const TrainOptions& options) {
   RunConfig config = load_run_config(options.config, options.set);
   config.resume = options.resume;
-  const Runtime runtime = make_runtime(config.training.device);
+  const Runtime runtime = make_runtime(choose_device(config.training.device, config.training.dtype, "training.device"));
   train(config, runtime);
   return 0;
 }

@@ -57,6 +57,9 @@ constexpr std::string_view name_of(DType dtype) {
   return "?";
 }
 
+// What statistics, router scores, logits and gradients of weights are kept in beside tensors of `dtype`.
+constexpr DType at_least_f32(DType dtype) { return dtype == DType::bf16 ? DType::f32 : dtype; }
+
 template <typename T>
 struct DTypeOf;
 template <>

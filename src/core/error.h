@@ -27,7 +27,7 @@ class DeviceError : public Error {
   using Error::Error;
 };
 
-// The host has no memory for what was asked.
+// A device, the host included, has no memory for what was asked.
 class OutOfMemoryError : public Error {
  public:
   using Error::Error;

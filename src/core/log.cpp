@@ -35,4 +35,9 @@ std::string with_commas(long long value) {
   return digits;
 }
 
+std::string format_bytes(std::size_t bytes) {
+  const auto value = static_cast<double>(bytes);
+  return value >= 1e9 ? fmt::format("{:.2f} GB", value * 1e-9) : fmt::format("{:.1f} MB", value * 1e-6);
+}
+
 }  // namespace lathe

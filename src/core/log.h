@@ -3,6 +3,7 @@
 
 #include <fmt/core.h>
 
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -26,5 +27,7 @@ void log_warning(fmt::format_string<Args...> format, Args&&... args) {
 
 // "1,234,567"
 std::string with_commas(long long value);
+// "5.2 MB", "31.41 GB"; GB = 10^9 bytes
+std::string format_bytes(std::size_t bytes);
 
 }  // namespace lathe

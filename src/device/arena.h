@@ -11,8 +11,9 @@
 
 namespace lathe {
 
-// Grows by blocks and keeps them, so that from the second use of a pattern on nothing is allocated.
-// Memory taken is not cleared.
+// Grows by blocks. The first tensor after all was given back finds them made into one, as large as the most that was
+// taken at once: after the second use of a pattern nothing is allocated, and nothing is wasted. Memory taken is not
+// cleared.
 class Arena {
  public:
   // `name` says in messages what the memory is for, e.g. "activations".
@@ -23,11 +24,15 @@ class Arena {
   struct Mark {
     std::size_t block = 0;
     std::size_t used = 0;
+    std::size_t taken = 0;
   };
-  Mark mark() const { return {block_, used_}; }
+  Mark mark() const { return {block_, used_, taken_}; }
   // Gives back everything taken since `mark`.
   void release(Mark mark);
+  // Makes the blocks one; does nothing while something is taken.
+  void compact();
 
+  // The most that was taken at once.
   std::size_t high_water_bytes() const { return high_water_; }
   const std::string& name() const { return name_; }
 
@@ -37,6 +42,7 @@ class Arena {
   std::vector<Buffer> blocks_;
   std::size_t block_ = 0;  // the block in use
   std::size_t used_ = 0;   // bytes used in it
+  std::size_t taken_ = 0;  // bytes of all tensors
   std::size_t high_water_ = 0;
 };
 

@@ -7,10 +7,17 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "core/log.h"
+
 namespace lathe {
 namespace {
 
 constexpr std::size_t kAlignment = 64;  // one cache line, one AVX-512 register
+
+void round(bf16* to, const float* from, std::int64_t count) {
+#pragma omp parallel for simd schedule(static)
+  for (std::int64_t i = 0; i < count; ++i) to[i] = bf16(from[i]);
+}
 
 class CpuDevice final : public Device {
  public:
@@ -25,7 +32,7 @@ class CpuDevice final : public Device {
     const std::size_t rounded = (bytes + kAlignment - 1) / kAlignment * kAlignment;
     void* data = rounded < bytes ? nullptr : std::aligned_alloc(kAlignment, std::max(rounded, kAlignment));
     if (data == nullptr)
-      throw OutOfMemoryError(fmt::format("out of memory on the CPU: {} bytes wanted for {}", bytes, name));
+      throw OutOfMemoryError(fmt::format("out of memory on the CPU: {} wanted for {}", format_bytes(bytes), name));
     return data;
   }
 
@@ -33,7 +40,11 @@ class CpuDevice final : public Device {
 
   void copy(const TensorView& to, const TensorView& from, Stream) override {
     check_copy(to, from);
-    if (to.numel() > 0) std::memcpy(to.data, from.data, to.bytes());
+    if (to.numel() == 0) return;
+    if (rounding_copy(to, from))
+      round(to.as<bf16>(), from.as<float>(), to.numel());
+    else
+      std::memcpy(to.data, from.data, to.bytes());
   }
 
   void fill_zero(const TensorView& tensor, Stream) override {

@@ -1,13 +1,18 @@
 #include "device/cuda_device.h"
 
 #include <algorithm>
+#include <string_view>
 
+#include "core/log.h"
 #include "device/cuda_check.h"
+#include "device/cuda_round.h"
 
 namespace lathe {
 namespace {
 
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
+
+static_assert(std::string_view(LATHE_CUDA_ARCHITECTURE).ends_with('a'), "find_wrong_architecture takes no other");
 
 // 0 if there is no driver.
 int driver_version() {
@@ -16,12 +21,21 @@ int driver_version() {
   return version;
 }
 
+// Kernels with an "a" in their architecture run on that compute capability only.
+std::string find_wrong_architecture() {
+  cudaDeviceProp properties{};
+  check_cuda(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+  if (fmt::format("{}{}a", properties.major, properties.minor) == LATHE_CUDA_ARCHITECTURE) return {};
+  return fmt::format("{} has compute capability {}.{}, this build has kernels for sm_{}", properties.name,
+                     properties.major, properties.minor, LATHE_CUDA_ARCHITECTURE);
+}
+
 std::string find_obstacle() {
   const int driver = driver_version();
   if (driver == 0) return "no NVIDIA driver: libcuda.so.1 cannot be loaded";
   int devices = 0;
   const cudaError_t result = cudaGetDeviceCount(&devices);
-  if (result == cudaSuccess && devices > 0) return {};
+  if (result == cudaSuccess && devices > 0) return find_wrong_architecture();
   cudaGetLastError();  // clears the runtime's record of it
   if (result == cudaErrorInsufficientDriver)
     return fmt::format("the NVIDIA driver is for CUDA {}, this build needs {} or newer", version_text(driver),
@@ -64,7 +78,8 @@ class CudaDevice final : public Device {
     return data;
   }
 
-  // An error here was caused by earlier work and is reported by the next call that checks.
+  // cudaFree waits for the device, so nothing still uses the memory. An error here was caused by earlier work and is
+  // reported by the next call that checks.
   void release(void* data, std::size_t bytes) noexcept override {
     static_cast<void>(cudaFree(data));
     allocated_ -= bytes;
@@ -73,6 +88,8 @@ class CudaDevice final : public Device {
   void copy(const TensorView& to, const TensorView& from, Stream stream) override {
     check_copy(to, from);
     if (to.numel() == 0) return;
+    if (rounding_copy(to, from))
+      return check_cuda(round_to_bf16(to.data, from.as<float>(), to.numel(), handle_of(stream)), "round_to_bf16");
     check_cuda(cudaMemcpyAsync(to.data, from.data, to.bytes(), direction(to, from), handle_of(stream)),
                "cudaMemcpyAsync");
   }
@@ -91,13 +108,12 @@ class CudaDevice final : public Device {
 
  private:
   [[noreturn]] static void fail_out_of_memory(std::size_t bytes, const std::string& name) {
-    cudaGetLastError();  // clears the runtime's record of it
     cudaGetLastError();  // said by the exception; the next check is not to find it again
     std::size_t free = 0;
     std::size_t total = 0;
     check_cuda(cudaMemGetInfo(&free, &total), "cudaMemGetInfo");
-    throw DeviceError(
-        fmt::format("out of memory on the GPU: {} bytes wanted for {}, {} of {} are free", bytes, name, free, total));
+    throw OutOfMemoryError(fmt::format("out of memory on the GPU: {} wanted for {}, {} of {} are free",
+                                       format_bytes(bytes), name, format_bytes(free), format_bytes(total)));
   }
 
   int index_;

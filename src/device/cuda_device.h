@@ -7,7 +7,8 @@
 
 namespace lathe {
 
-// Why this process has no CUDA device: no driver, one too old, or no GPU; "" if it has one. Asked of the driver once.
+// Why this process has no CUDA device: no driver, one too old, no GPU, or one that the kernels are not for; "" if it
+// has one. Asked of the driver once.
 std::string cuda_device_unavailable();
 
 // Device `index` as the driver counts. Copies and fills return once they are in the stream; copies from and to pageable

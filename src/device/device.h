@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <string>
+#include <vector>
 
 #include "core/tensor_view.h"
 
@@ -13,6 +14,27 @@ struct Stream {
   void* handle = nullptr;
 };
 
+// What the memory of a device is used for, by the names given to Buffer.
+class MemoryLedger {
+ public:
+  struct Entry {
+    std::string name;
+    std::size_t bytes = 0;  // in use
+  };
+
+  // The entry's index, for remove.
+  std::size_t add(const std::string& name, std::size_t bytes);
+  void remove(std::size_t index, std::size_t bytes) noexcept { entries_[index].bytes -= bytes; }
+
+  // In the order of their first use.
+  const std::vector<Entry>& entries() const { return entries_; }
+  // "weights 5.2 MB, gradients 5.2 MB, ..., total 312.0 MB"
+  std::string describe() const;
+
+ private:
+  std::vector<Entry> entries_;
+};
+
 class Device {
  public:
   virtual ~Device() = default;
@@ -21,11 +43,12 @@ class Device {
   // "CPU, 2 threads"
   virtual std::string describe() const = 0;
 
-  // 64-byte aligned memory. Throws Error with the size wanted; `name` says what for.
+  // 64-byte aligned memory. Throws OutOfMemoryError with the size wanted; `name` says what for.
   virtual void* allocate(std::size_t bytes, const std::string& name) = 0;
   virtual void release(void* data, std::size_t bytes) noexcept = 0;
 
-  // Contiguous tensors of one dtype and element count, between this device and the host or within it.
+  // Contiguous tensors of one dtype and element count, between this device and the host or within it; within it also
+  // f32 to bf16, rounded to nearest even. The host's memory may be used again when this returns.
   virtual void copy(const TensorView& to, const TensorView& from, Stream stream) = 0;
   virtual void fill_zero(const TensorView& tensor, Stream stream) = 0;
   // Returns when all work on the stream is done.
@@ -33,16 +56,26 @@ class Device {
 
   // The most memory used so far: peak resident set on the CPU.
   virtual std::size_t peak_memory_bytes() const = 0;
+
+  // What every Buffer of this device is written into.
+  MemoryLedger& memory() { return memory_; }
+
+ private:
+  MemoryLedger memory_;
 };
+
+// Whether a copy is one from f32 to bf16 within a device.
+bool rounding_copy(const TensorView& to, const TensorView& from);
 
 // What every device asks of the tensors of copy and fill_zero. Throw Error.
 void check_copy(const TensorView& to, const TensorView& from);
 void check_fill(const TensorView& tensor);
 
-// A named allocation. Move-only.
+// A named allocation. Move-only. The device outlives it.
 class Buffer {
  public:
   Buffer() = default;
+  // Throws OutOfMemoryError that also says what the device's memory is in use for.
   Buffer(Device& device, std::size_t bytes, const std::string& name);
   ~Buffer();
   Buffer(Buffer&& other) noexcept;
@@ -55,6 +88,7 @@ class Buffer {
   Device* device_ = nullptr;
   void* data_ = nullptr;
   std::size_t bytes_ = 0;
+  std::size_t entry_ = 0;  // in the device's ledger
 };
 
 }  // namespace lathe

@@ -10,8 +10,6 @@ namespace {
 
 constexpr double kLatentNormEps = 1e-6;  // of q_a_layernorm and kv_a_layernorm, whatever rms_norm_eps says
 
-DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
-
 // [T, h, d] as the attention op takes it: [b, s, h, d], or as it is when packed.
 TensorView per_sequence(const MicroBatch& batch, const TensorView& x) {
   return batch.cu_seqlens ? x : x.split(0, batch.sequence_length);
@@ -28,15 +26,16 @@ struct Halves {
 
 }  // namespace
 
-void Attention::rotate(const TensorView& x, const TensorView& positions, bool transpose) const {
+void Attention::rotate(const TensorView& x, const TensorView& out, const TensorView& positions, bool transpose) const {
   ops::rope(ops_,
-            {.x = x, .out = x, .positions = positions, .cos = rope_.cos, .sin = rope_.sin, .transpose = transpose});
+            {.x = x, .out = out, .positions = positions, .cos = rope_.cos, .sin = rope_.sin, .transpose = transpose});
 }
 
-void Attention::project(const TensorView& x, const TensorView& positions, AttentionState& state, Arena& arena) const {
+void Attention::project(const TensorView& x, const TensorView& positions, const TensorView& latent,
+                        const TensorView& k_pe, AttentionState& state, Arena& arena) const {
   const std::int64_t rows = x.shape[0];
   const DType dtype = x.dtype;
-  const DType statistics = statistics_dtype(dtype);
+  const DType statistics = at_least_f32(dtype);
   state.x = x;
   state.q = arena.take(dtype, {rows, config_.num_heads * config_.qk_head_dim()});
   if (config_.q_lora_rank) {
@@ -55,10 +54,11 @@ void Attention::project(const TensorView& x, const TensorView& positions, Attent
   } else {
     ops::linear_forward(ops_, {.x = x, .weight = weights_.q_proj, .bias = {}, .out = state.q});
   }
-  rotate(Halves(state.q, config_.qk_nope_head_dim, config_.qk_rope_head_dim).right, positions, false);
+  const TensorView q_pe = Halves(state.q, config_.qk_nope_head_dim, config_.qk_rope_head_dim).right;
+  rotate(q_pe, q_pe, positions, false);
 
   state.kv_a = arena.take(dtype, {rows, config_.kv_lora_rank + config_.qk_rope_head_dim});
-  state.latent = arena.take(dtype, {rows, config_.kv_lora_rank});
+  state.latent = latent ? latent : arena.take(dtype, {rows, config_.kv_lora_rank});
   state.latent_rstd = arena.take(statistics, {rows});
   ops::linear_forward(ops_, {.x = x, .weight = weights_.kv_a, .bias = weights_.kv_a_bias, .out = state.kv_a});
   const Halves kv_a(state.kv_a, config_.kv_lora_rank, config_.qk_rope_head_dim);
@@ -69,19 +69,19 @@ void Attention::project(const TensorView& x, const TensorView& positions, Attent
                                .out = state.latent,
                                .sum = {},
                                .rstd = state.latent_rstd});
-  rotate(kv_a.right, positions, false);
+  rotate(kv_a.right, k_pe ? k_pe : kv_a.right, positions, false);
 }
 
 void Attention::forward(const MicroBatch& batch, const TensorView& x, const TensorView& out, AttentionState& state,
                         Arena& arena) const {
   const std::int64_t rows = batch.rows();
   const std::int64_t heads = config_.num_heads;
-  project(x, batch.positions, state, arena);
+  project(x, batch.positions, {}, {}, state, arena);
   state.kv = arena.take(x.dtype, {rows, heads * (config_.qk_nope_head_dim + config_.v_head_dim)});
   ops::linear_forward(ops_, {.x = state.latent, .weight = weights_.kv_b, .bias = {}, .out = state.kv});
 
   state.out = arena.take(x.dtype, {rows, heads * config_.v_head_dim});
-  const DType statistics = statistics_dtype(x.dtype);
+  const DType statistics = at_least_f32(x.dtype);
   state.lse = batch.cu_seqlens ? arena.take(statistics, {heads, rows})
                                : arena.take(statistics, {batch.batch, heads, batch.sequence_length});
   const Halves q(state.q, config_.qk_nope_head_dim, config_.qk_rope_head_dim);
@@ -139,8 +139,8 @@ void Attention::backward(const MicroBatch& batch, const AttentionState& state, c
                                      .cu_seqlens_k = batch.cu_seqlens,
                                      .softmax_scale = config_.softmax_scale,
                                      .causal = true});
-  rotate(dq_parts.right, batch.positions, true);
-  rotate(dkv_a_parts.right, batch.positions, true);
+  rotate(dq_parts.right, dq_parts.right, batch.positions, true);
+  rotate(dkv_a_parts.right, dkv_a_parts.right, batch.positions, true);
 
   const TensorView dlatent = arena.take(dtype, {batch.rows(), config_.kv_lora_rank});
   ops::linear_backward(ops_, {.dout = dkv,
@@ -198,12 +198,8 @@ void Attention::decode(const TensorView& x, const TensorView& positions, std::in
   const std::int64_t heads = config_.num_heads;
   const std::int64_t rank = config_.kv_lora_rank;
   AttentionState state;
-  project(x, positions, state, arena);
-  const Halves kv_a(state.kv_a, rank, config_.qk_rope_head_dim);
-  for (std::int64_t row = 0; row < rows; ++row) {
-    ops_.device->copy(cache.latent.select(0, length + row), state.latent.select(0, row), ops_.stream);
-    ops_.device->copy(cache.k_pe.select(0, length + row), kv_a.right.select(1, 0).select(0, row), ops_.stream);
-  }
+  project(x, positions, cache.latent.slice(0, length, rows),
+          cache.k_pe.slice(0, length, rows).split(1, config_.qk_rope_head_dim), state, arena);
 
   // Head by head: q_nope W_uk meets the latent itself, and W_uv turns the averaged latent into the head's output.
   const Halves q(state.q, config_.qk_nope_head_dim, config_.qk_rope_head_dim);
@@ -229,7 +225,7 @@ void Attention::decode(const TensorView& x, const TensorView& positions, std::in
              .k_pe = cache.k_pe.slice(0, 0, length + rows).reshape({1, length + rows, 1, config_.qk_rope_head_dim}),
              .v = keys,
              .out = out_latent,
-             .lse = arena.take(statistics_dtype(x.dtype), {1, heads, rows}),
+             .lse = arena.take(at_least_f32(x.dtype), {1, heads, rows}),
              .cu_seqlens_q = {},
              .cu_seqlens_k = {},
              .softmax_scale = config_.softmax_scale,

@@ -51,9 +51,11 @@ class Attention {
               const TensorView& out, Arena& arena) const;
 
  private:
-  // q [T, h (dn + dr)] with rope; kv_a, latent with rope and norm.
-  void project(const TensorView& x, const TensorView& positions, AttentionState& state, Arena& arena) const;
-  void rotate(const TensorView& x, const TensorView& positions, bool transpose) const;
+  // q [T, h (dn + dr)] with rope; kv_a; its normed latent in `latent` [T, r], or none: from the arena; its k_pe with
+  // rope in `k_pe` [T, 1, dr], or none: in kv_a itself.
+  void project(const TensorView& x, const TensorView& positions, const TensorView& latent, const TensorView& k_pe,
+               AttentionState& state, Arena& arena) const;
+  void rotate(const TensorView& x, const TensorView& out, const TensorView& positions, bool transpose) const;
 
   const ModelConfig& config_;
   const ops::Context& ops_;

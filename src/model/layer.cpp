@@ -8,7 +8,7 @@ namespace {
 DeepseekLayerState& cast(LayerState& state) { return static_cast<DeepseekLayerState&>(state); }
 
 TensorView take_rows_statistics(Arena& arena, const TensorView& x) {
-  return arena.take(x.dtype == DType::f64 ? DType::f64 : DType::f32, {x.shape[0]});
+  return arena.take(at_least_f32(x.dtype), {x.shape[0]});
 }
 
 TensorView take_like(Arena& arena, const TensorView& x) { return arena.take(x.dtype, {x.shape[0], x.shape[1]}); }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "device/trace.h"
 #include "model/rope_tables.h"
 #include "ops/cross_entropy.h"
 #include "ops/embedding.h"
@@ -9,14 +10,10 @@
 #include "ops/rms_norm.h"
 
 namespace lathe {
-namespace {
 
-// Rows of logits at a time: enough for a full-speed product, little memory at a vocabulary of 100,000.
 std::int64_t head_chunk_rows(std::int64_t vocab_size) {
   return std::clamp<std::int64_t>((std::int64_t{1} << 26) / vocab_size, 1, 1024);
 }
-
-}  // namespace
 
 Model::Model(const ModelConfig& config, const ParameterLayout& layout, const ops::Context& ops, Arena& activations,
              const TensorView& weights, const TensorView& gradients, std::int64_t max_positions)
@@ -63,10 +60,11 @@ TensorView Model::final_norm(const TensorView& x, const TensorView& rstd) {
 
 void Model::head_loss(const MicroBatch& batch, const TensorView& normed, double scale, const TensorView& loss,
                       const TensorView& dnormed) {
+  const TraceRange range("head and loss");
   const std::int64_t rows = batch.rows();
   const std::int64_t chunk = head_chunk_rows(config_.vocab_size);
   const ArenaScope scope(activations_);
-  const DType logits_dtype = normed.dtype == DType::f64 ? DType::f64 : DType::f32;
+  const DType logits_dtype = at_least_f32(normed.dtype);
   const TensorView memory = activations_.take(logits_dtype, {std::min(chunk, rows), config_.vocab_size});
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t count = std::min(chunk, rows - begin);
@@ -90,12 +88,13 @@ void Model::head_loss(const MicroBatch& batch, const TensorView& normed, double 
 
 void Model::forward_backward(const MicroBatch& batch, double scale, const TensorView& loss,
                              const BalanceLoss& balance) {
+  const TraceRange range("micro-batch");
   const ArenaScope scope(activations_);
   balance_ = &balance;
   LayerStates states;
   const TensorView x = embed(batch.tokens);
   const TensorView hidden = forward_layers(layers_, batch, x, activations_, states);
-  const TensorView rstd = activations_.take(x.dtype == DType::f64 ? DType::f64 : DType::f32, {batch.rows()});
+  const TensorView rstd = activations_.take(at_least_f32(x.dtype), {batch.rows()});
   const TensorView normed = final_norm(hidden, rstd);
 
   const TensorView gradient = activations_.take(x.dtype, {batch.rows(), config_.hidden_size});

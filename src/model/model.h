@@ -13,9 +13,13 @@
 
 namespace lathe {
 
+// Rows of logits at a time: enough for a full-speed product, little memory at a vocabulary of 100,000.
+std::int64_t head_chunk_rows(std::int64_t vocab_size);
+
 class Model {
  public:
-  // `weights` and `gradients` are flat (ParameterLayout); gradients may be none where no backward is run.
+  // `weights` and `gradients` are flat (ParameterLayout); gradients may be none where no backward is run. Activations
+  // have the weights' dtype; gradients are at least fp32.
   // Positions from 0 to below `max_positions` can be used. All references outlive the model.
   Model(const ModelConfig& config, const ParameterLayout& layout, const ops::Context& ops, Arena& activations,
         const TensorView& weights, const TensorView& gradients, std::int64_t max_positions);
@@ -30,11 +34,11 @@ class Model {
   // The same loss without gradient or balance.
   void forward_loss(const MicroBatch& batch, double scale, const TensorView& loss);
 
-  // out: [T, V] of the weights' dtype.
+  // out: [T, V], at least fp32.
   void forward_logits(const MicroBatch& batch, const TensorView& out);
 
   // Generation. The caches hold `capacity` tokens; decode appends `tokens` [T] i32 at positions length, length + 1, ...
-  // and writes the last one's logits, [1, V].
+  // and writes the last one's logits, [1, V], at least fp32.
   std::vector<LatentCache> make_caches(Arena& arena, std::int64_t capacity) const;
   void decode(const TensorView& tokens, const TensorView& positions, std::int64_t length,
               const std::vector<LatentCache>& caches, const TensorView& logits);

@@ -15,9 +15,10 @@ void Moe::route(const TensorView& x, std::int64_t sequences, const BalanceLoss* 
   const std::int64_t experts = config_.num_routed_experts;
   const std::int64_t topk = config_.num_experts_per_tok;
   state.x = x;
-  state.scores = arena.take(x.dtype, {rows, experts});
+  const DType scores = at_least_f32(x.dtype);
+  state.scores = arena.take(scores, {rows, experts});
   state.indices = arena.take(DType::i32, {rows, topk});
-  state.weights = arena.take(x.dtype, {rows, topk});
+  state.weights = arena.take(scores, {rows, topk});
   // The logits are written into the scores, which the router then makes of them in place.
   ops::linear_forward(ops_, {.x = x, .weight = weights_.router, .bias = {}, .out = state.scores});
   ops::router_forward(ops_, {.logits = state.scores,
@@ -33,7 +34,7 @@ void Moe::route(const TensorView& x, std::int64_t sequences, const BalanceLoss* 
   if (balance == nullptr || balance->coef_over_tokens == 0) return;
   const bool global = balance->scope == BalanceLoss::Scope::global_batch;
   const std::int64_t scopes = balance->scope == BalanceLoss::Scope::sequence ? sequences : 1;
-  state.balance_dscores = arena.take(x.dtype, {scopes, experts});
+  state.balance_dscores = arena.take(scores, {scopes, experts});
   ops::load_balance(ops_, {.scores = state.scores,
                            .indices = state.indices,
                            .accumulated = global ? balance->accumulated.select(0, layer_) : TensorView{},
@@ -76,7 +77,7 @@ void Moe::aggregate(const MoeState& state, const TensorView& residual, const Ten
 }
 
 void Moe::aggregate_backward(MoeState& state, const TensorView& dout, Arena& arena) const {
-  state.dweights = arena.take(dout.dtype, {state.weights.shape[0], state.weights.shape[1]});
+  state.dweights = arena.take(state.weights.dtype, {state.weights.shape[0], state.weights.shape[1]});
   ops::unpermute_backward(ops_, {.dout = dout,
                                  .x = state.expert_out,
                                  .weights = state.weights,
@@ -110,7 +111,7 @@ void Moe::dispatch_backward(MoeState& state, const TensorView& dx) const {
 }
 
 void Moe::route_backward(const MoeState& state, const TensorView& dx, Arena& arena) const {
-  const TensorView dlogits = arena.take(dx.dtype, {state.scores.shape[0], state.scores.shape[1]});
+  const TensorView dlogits = arena.take(state.scores.dtype, {state.scores.shape[0], state.scores.shape[1]});
   ops::router_backward(ops_, {.scores = state.scores,
                               .indices = state.indices,
                               .dweights = state.dweights,

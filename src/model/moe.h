@@ -20,7 +20,7 @@ struct BalanceLoss {
 
 struct MoeState {
   TensorView x;                // [T, H]
-  TensorView scores;           // [T, E]
+  TensorView scores;           // [T, E], at least fp32, as are weights and the gradients of both
   TensorView indices;          // [T, k] i32
   TensorView weights;          // [T, k]
   TensorView balance_dscores;  // [scopes, E] or none

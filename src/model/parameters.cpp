@@ -193,8 +193,11 @@ void initialize(const ModelConfig& config, const NamedTensor& tensor, double std
   const std::int64_t count = tensor.view.numel();
   if (tensor.name.ends_with("norm.weight")) {
     std::fill_n(data, count, static_cast<T>(1.0F));
-  } else if (!tensor.name.ends_with(".bias")) {
+  } else if (tensor.name.ends_with(".bias")) {
+    std::fill_n(data, count, static_cast<T>(0.0F));
+  } else {
     const Philox random(seed, hash_name(tensor.name));
+#pragma omp parallel for schedule(static)
     for (std::int64_t i = 0; i < count; ++i)
       data[i] = static_cast<T>(static_cast<float>(std * random.normal(static_cast<std::uint64_t>(i))));
     if (config.pad_token_id && tensor.name == "model.embed_tokens.weight")
@@ -204,25 +207,24 @@ void initialize(const ModelConfig& config, const NamedTensor& tensor, double std
 
 }  // namespace
 
+void initialize_parameter(const ModelConfig& config, const NamedTensor& tensor, double std, std::uint64_t seed) {
+  check(tensor.view.device == DeviceKind::cpu, "parameters are initialized on the host");
+  switch (tensor.view.dtype) {
+    case DType::f32:
+      return initialize<float>(config, tensor, std, seed);
+    case DType::f64:
+      return initialize<double>(config, tensor, std, seed);
+    case DType::bf16:
+      return initialize<bf16>(config, tensor, std, seed);
+    default:
+      fail("parameters cannot be {}", name_of(tensor.view.dtype));
+  }
+}
+
 void initialize_parameters(const ModelConfig& config, const ParameterLayout& layout, const TensorView& flat, double std,
                            std::uint64_t seed) {
-  check(flat.device == DeviceKind::cpu, "parameters are initialized on the host");
-  std::fill_n(static_cast<std::byte*>(flat.data), flat.bytes(), std::byte{0});
-  for (const NamedTensor& tensor : layout.named(flat)) {
-    switch (flat.dtype) {
-      case DType::f32:
-        initialize<float>(config, tensor, std, seed);
-        break;
-      case DType::f64:
-        initialize<double>(config, tensor, std, seed);
-        break;
-      case DType::bf16:
-        initialize<bf16>(config, tensor, std, seed);
-        break;
-      default:
-        fail("parameters cannot be {}", name_of(flat.dtype));
-    }
-  }
+  std::fill_n(static_cast<std::byte*>(flat.data), flat.bytes(), std::byte{0});  // the padding between blocks
+  for (const NamedTensor& tensor : layout.named(flat)) initialize_parameter(config, tensor, std, seed);
 }
 
 }  // namespace lathe

@@ -1,6 +1,17 @@
 #include "parallel/schedule.h"
 
+#include "device/trace.h"
+
 namespace lathe {
+namespace {
+
+template <typename Stage>
+auto traced(const char* name, const Stage& stage) {
+  const TraceRange range(name);
+  return stage();
+}
+
+}  // namespace
 
 TensorView forward_layers(Layers layers, const MicroBatch& batch, const TensorView& x, Arena& activations,
                           LayerStates& states) {
@@ -8,11 +19,11 @@ TensorView forward_layers(Layers layers, const MicroBatch& batch, const TensorVi
   for (const auto& layer : layers) {
     states.push_back(layer->make_state(batch, activations));
     LayerState& state = *states.back();
-    layer->attention_forward(state, hidden);
-    layer->dispatch_forward(state);
-    layer->experts_forward(state);
-    layer->combine_forward(state);
-    hidden = layer->aggregate_forward(state);
+    traced("attention forward", [&] { layer->attention_forward(state, hidden); });
+    traced("dispatch forward", [&] { layer->dispatch_forward(state); });
+    traced("experts forward", [&] { layer->experts_forward(state); });
+    traced("combine forward", [&] { layer->combine_forward(state); });
+    hidden = traced("aggregate forward", [&] { return layer->aggregate_forward(state); });
   }
   return hidden;
 }
@@ -20,13 +31,14 @@ TensorView forward_layers(Layers layers, const MicroBatch& batch, const TensorVi
 TensorView backward_layers(Layers layers, const TensorView& dout, LayerStates& states) {
   TensorView gradient = dout;
   for (std::size_t index = layers.size(); index-- > 0;) {
+    const StagedLayer& layer = *layers[index];
     LayerState& state = *states[index];
     const ArenaScope scope(*state.activations);
-    layers[index]->aggregate_backward(state, gradient);
-    layers[index]->combine_backward(state);
-    layers[index]->experts_backward(state);
-    layers[index]->dispatch_backward(state);
-    gradient = layers[index]->attention_backward(state);
+    traced("aggregate backward", [&] { layer.aggregate_backward(state, gradient); });
+    traced("combine backward", [&] { layer.combine_backward(state); });
+    traced("experts backward", [&] { layer.experts_backward(state); });
+    traced("dispatch backward", [&] { layer.dispatch_backward(state); });
+    gradient = traced("attention backward", [&] { return layer.attention_backward(state); });
     states[index].reset();
   }
   return gradient;

@@ -44,7 +44,7 @@ void generate(Session& session, std::span<const std::int32_t> prompt, const Samp
   const std::int64_t vocab = session.config().vocab_size;
   Arena cache_memory(session.device(), "latent cache");
   const std::vector<LatentCache> caches = session.model().make_caches(cache_memory, max_positions);
-  const TensorView logits = cache_memory.take(session.weights().dtype, {1, vocab});
+  const TensorView logits = cache_memory.take(DType::f32, {1, vocab});
   MicroBatchBuffer buffer(session, static_cast<std::int64_t>(prompt.size()));
   const Philox random(options.seed, kSamplingStream);
 

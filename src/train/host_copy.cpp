@@ -12,10 +12,15 @@ HostCopy::HostCopy(Device& device, Stream stream, const TensorView& tensor) : vi
   device.synchronize(stream);
 }
 
+std::vector<double> read_numbers(Device& device, Stream stream, const TensorView& tensor) {
+  const HostCopy copy(device, stream, tensor);
+  const double* numbers = copy.view().as<double>();
+  return {numbers, numbers + tensor.numel()};
+}
+
 double read_scalar(Device& device, Stream stream, const TensorView& tensor) {
   check(tensor.numel() == 1, "{} is no scalar", tensor.describe());
-  const HostCopy copy(device, stream, tensor);
-  return *copy.view().as<double>();
+  return read_numbers(device, stream, tensor).front();
 }
 
 }  // namespace lathe

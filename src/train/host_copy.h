@@ -8,7 +8,9 @@
 
 namespace lathe {
 
-// One number of a [1] tensor; waits for the stream.
+// The numbers of a small f64 tensor; waits for the stream.
+std::vector<double> read_numbers(Device& device, Stream stream, const TensorView& tensor);
+// That of a [1] tensor.
 double read_scalar(Device& device, Stream stream, const TensorView& tensor);
 
 // A tensor's elements in host memory: the tensor itself where it lies there, else a copy.

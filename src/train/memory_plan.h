@@ -5,12 +5,15 @@
 #include <string>
 #include <vector>
 
+#include "device/device.h"
 #include "model/config.h"
 #include "model/parameters.h"
+#include "train/run_config.h"
 
 namespace lathe {
 
 struct MemoryPlan {
+  // Named as the allocations are (Device::memory).
   struct Category {
     std::string name;
     std::int64_t bytes = 0;
@@ -22,7 +25,17 @@ struct MemoryPlan {
   std::string describe() const;
 };
 
-// Training with weights, gradients and moments of `dtype`, `rows` tokens a micro-batch.
-MemoryPlan plan_memory(const ModelConfig& config, const ParameterLayout& layout, DType dtype, std::int64_t rows);
+struct TrainingShape {
+  DeviceKind device = DeviceKind::cpu;
+  DType dtype = DType::f32;  // of weights and activations
+  std::int64_t sequence_length = 0;
+  std::int64_t micro_batch_size = 0;
+  std::int64_t micro_batches = 0;  // of a step
+};
+
+TrainingShape training_shape(const RunConfig::Training& training, DeviceKind device, DType dtype);
+
+// A training run on one rank, within a tenth of what it takes after its first step.
+MemoryPlan plan_memory(const ModelConfig& config, const ParameterLayout& layout, const TrainingShape& shape);
 
 }  // namespace lathe

@@ -79,9 +79,7 @@ void require_model_tensors(const TensorFolder& folder, const ModelConfig& config
 }
 
 void read_weights(const TensorFolder& folder, Session& session) {
-  check(session.weights().device == DeviceKind::cpu, "weights are read into host memory");
-  session.device().fill_zero(session.weights(), session.ops().stream);
-  for (const auto& [name, view] : session.layout().named(session.weights())) folder.read_into(name, view);
+  session.fill_weights([&](const std::string& name, const TensorView& host) { folder.read_into(name, host); });
 }
 
 void write_config_files(const fs::path& folder, const ModelConfig& config, std::string_view torch_dtype) {

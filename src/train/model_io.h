@@ -16,7 +16,7 @@ ModelConfig read_folder_config(const std::filesystem::path& folder);
 // by name), unexpected ones, wrong shapes.
 void require_model_tensors(const TensorFolder& folder, const ModelConfig& config, const ParameterLayout& layout);
 
-// Fills the session's weights, converting to their dtype; the folder has been checked.
+// Fills the session's weights and masters; the folder has been checked.
 void read_weights(const TensorFolder& folder, Session& session);
 
 // model.safetensors (or shards), config.json and generation_config.json.

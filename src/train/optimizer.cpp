@@ -1,8 +1,8 @@
 #include "train/optimizer.h"
 
+#include <algorithm>
 #include <cmath>
 
-#include "checkpoint/safetensors.h"
 #include "ops/adamw.h"
 #include "ops/global_norm.h"
 #include "train/host_copy.h"
@@ -11,42 +11,48 @@ namespace lathe {
 namespace {
 
 constexpr const char* kFileName = "optimizer-00001.safetensors";
+constexpr const char* kMaster = "master.";
+
+void append(std::vector<NamedTensor>& tensors, const std::string& prefix, const std::vector<NamedTensor>& more) {
+  for (const auto& [name, view] : more) tensors.push_back({prefix + name, view});
+}
 
 }  // namespace
 
-Optimizer::Optimizer(const RunConfig::Optimizer& settings, const ParameterLayout& layout, const ops::Context& ops,
-                     DType dtype)
-    : settings_(settings), layout_(layout), ops_(ops) {
-  const std::size_t bytes = static_cast<std::size_t>(layout.size()) * size_of(dtype);
-  m_memory_ = Buffer(*ops.device, bytes, "first moments");
-  v_memory_ = Buffer(*ops.device, bytes, "second moments");
-  m_ = TensorView::contiguous(m_memory_.data(), dtype, {layout.size()}, ops.device->kind());
-  v_ = TensorView::contiguous(v_memory_.data(), dtype, {layout.size()}, ops.device->kind());
-  ops.device->fill_zero(m_, ops.stream);
-  ops.device->fill_zero(v_, ops.stream);
+Optimizer::Optimizer(const RunConfig::Optimizer& settings, const ParameterLayout& layout, const ops::Context& ops)
+    : settings_(settings),
+      layout_(layout),
+      ops_(ops),
+      memory_(*ops.device, 2 * static_cast<std::size_t>(layout.size()) * sizeof(float), "moments") {
+  const TensorView both = TensorView::contiguous(memory_.data(), DType::f32, {2 * layout.size()}, ops.device->kind());
+  m_ = both.slice(0, 0, layout.size());
+  v_ = both.slice(0, layout.size(), layout.size());
+  ops.device->fill_zero(both, ops.stream);
 }
 
-double Optimizer::gradient_norm(const TensorView& gradients) const {
-  const ArenaScope scope(*ops_.scratch);
-  const TensorView sum = ops_.scratch->take(DType::f64, {1});
-  ops_.device->fill_zero(sum, ops_.stream);
-  ops::sum_of_squares(ops_, {.x = gradients, .out = sum});
-  return std::sqrt(read_scalar(*ops_.device, ops_.stream, sum));
+void Optimizer::sum_of_squares(const TensorView& gradients, const TensorView& out) const {
+  ops::sum_of_squares(ops_, {.x = gradients, .out = out});
 }
 
 std::string Optimizer::first_non_finite(const TensorView& gradients) const {
-  for (const NamedTensor& gradient : layout_.named(gradients))
-    if (!std::isfinite(gradient_norm(gradient.view.reshape({gradient.view.numel()})))) return gradient.name;
+  const ArenaScope scope(*ops_.scratch);
+  const TensorView sum = ops_.scratch->take(DType::f64, {1});
+  for (const NamedTensor& gradient : layout_.named(gradients)) {
+    ops_.device->fill_zero(sum, ops_.stream);
+    sum_of_squares(gradient.view.reshape({gradient.view.numel()}), sum);
+    if (!std::isfinite(read_scalar(*ops_.device, ops_.stream, sum))) return gradient.name;
+  }
   return "";
 }
 
-void Optimizer::step(const TensorView& weights, const TensorView& gradients, double grad_scale, double lr) {
+void Optimizer::step(const TensorView& masters, const TensorView& weights, const TensorView& gradients,
+                     double grad_scale, double lr) {
   ++updates_;
   for (const ParameterLayout::Block& block : layout_.blocks()) {
     std::int64_t count = 1;
     for (const std::int64_t length : block.shape) count *= length;
     const auto part = [&](const TensorView& flat) { return flat.slice(0, block.offset, count); };
-    ops::adamw(ops_, {.parameter = part(weights),
+    ops::adamw(ops_, {.parameter = part(masters),
                       .gradient = part(gradients),
                       .m = part(m_),
                       .v = part(v_),
@@ -58,18 +64,20 @@ void Optimizer::step(const TensorView& weights, const TensorView& gradients, dou
                       .weight_decay = block.one_dimensional ? 0.0 : settings_.weight_decay,
                       .step = updates_});
   }
+  if (weights.data != masters.data) ops_.device->copy(weights, masters, ops_.stream);
 }
 
-std::vector<NamedTensor> Optimizer::state() const {
+std::vector<NamedTensor> Optimizer::moments() const {
   std::vector<NamedTensor> tensors;
-  for (const auto& [name, view] : layout_.named(m_)) tensors.push_back({"m." + name, view});
-  for (const auto& [name, view] : layout_.named(v_)) tensors.push_back({"v." + name, view});
+  append(tensors, "m.", layout_.named(m_));
+  append(tensors, "v.", layout_.named(v_));
   return tensors;
 }
 
-void Optimizer::save(const std::filesystem::path& folder) const {
+void Optimizer::save(const std::filesystem::path& folder, const TensorView& masters) const {
+  std::vector<NamedTensor> tensors = moments();
+  if (masters) append(tensors, kMaster, layout_.named(masters));
   std::vector<TensorSpec> specs;
-  const std::vector<NamedTensor> tensors = state();
   for (const auto& [name, view] : tensors)
     specs.push_back({name, view.dtype, {view.shape.begin(), view.shape.begin() + view.rank}});
   SafetensorsWriter writer(folder / kFileName, std::move(specs));
@@ -78,10 +86,26 @@ void Optimizer::save(const std::filesystem::path& folder) const {
 }
 
 void Optimizer::load(const std::filesystem::path& folder, std::int64_t updates) {
-  check(ops_.device->kind() == DeviceKind::cpu, "moments are read into host memory");
   const SafetensorsFile file(folder / kFileName);
-  for (const auto& [name, view] : state()) file.read_into(name, view);
+  std::vector<float> values;
+  for (const auto& [name, view] : moments()) {
+    values.resize(static_cast<std::size_t>(view.numel()));
+    TensorView host = view;
+    host.data = values.data();
+    host.device = DeviceKind::cpu;
+    file.read_into(name, host);
+    ops_.device->copy(view, host, ops_.stream);
+  }
   updates_ = updates;
+}
+
+SavedMasters::SavedMasters(const std::filesystem::path& folder)
+    : file_(folder / kFileName), any_(std::ranges::any_of(file_.tensors(), [](const StoredTensor& tensor) {
+        return tensor.name.starts_with(kMaster);
+      })) {}
+
+void SavedMasters::read_into(const std::string& name, const TensorView& host) const {
+  file_.read_into(kMaster + name, host);
 }
 
 }  // namespace lathe

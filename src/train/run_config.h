@@ -40,7 +40,7 @@ struct RunConfig {
     double gradient_clip = 1.0;                          // 0: none
     std::string moe_load_balance_type = "global-batch";  // micro-batch | sequence | global-batch
     double moe_load_balance_coef = 0.0;
-    bool force_balanced_router = false;
+    bool force_balanced_router = false;  // benchmarks only: choices are dealt to the experts in turn
     std::vector<std::string> recompute;  // nothing yet
     bool reset_attention_mask = false;
     std::int64_t validation_interval = 0;  // steps; 0: never

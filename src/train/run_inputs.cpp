@@ -8,6 +8,12 @@ namespace lathe {
 namespace fs = std::filesystem;
 namespace {
 
+// A folder that is no model itself may be a run's: its newest checkpoint is meant.
+fs::path model_source(const RunConfig& config) {
+  const fs::path& source = config.model.config;
+  return fs::is_directory(source) ? resolve_model_folder(source, {}).path : source;
+}
+
 void open_data(const RunConfig& config, RunInputs& inputs) {
   const RunConfig::Training& training = config.training;
   std::vector<WeightedCorpus> corpora;
@@ -56,14 +62,16 @@ void open_resumed(const RunConfig& config, RunInputs& inputs) {
 
 }  // namespace
 
+ModelConfig read_run_model(const RunConfig& config) {
+  return read_model_config(model_source(config), {.norm_topk_prob = config.model.norm_topk_prob,
+                                                  .softmax_scale = config.model.softmax_scale});
+}
+
 RunInputs open_run_inputs(const RunConfig& config) {
   RunInputs inputs;
-  const fs::path& source = config.model.config;
-  // A folder that is no model itself may be a run's: its newest checkpoint is meant.
-  const bool with_weights = fs::is_directory(source);
-  const fs::path folder = with_weights ? resolve_model_folder(source, {}).path : source;
-  inputs.model = read_model_config(
-      folder, {.norm_topk_prob = config.model.norm_topk_prob, .softmax_scale = config.model.softmax_scale});
+  const bool with_weights = fs::is_directory(config.model.config);
+  const fs::path folder = model_source(config);
+  inputs.model = read_run_model(config);
   inputs.layout = std::make_unique<ParameterLayout>(inputs.model);
   open_data(config, inputs);
 

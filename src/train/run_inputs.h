@@ -30,6 +30,9 @@ struct RunInputs {
   std::unique_ptr<RunLock> lock;              // taken if the run's folder holds a lock file
 };
 
+// The model that a run is about: of model.config, a config.json or a folder.
+ModelConfig read_run_model(const RunConfig& config);
+
 // Throws InputError for anything that the run could trip over later.
 RunInputs open_run_inputs(const RunConfig& config);
 

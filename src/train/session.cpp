@@ -1,12 +1,15 @@
 #include "train/session.h"
 
+#include <algorithm>
 #include <numeric>
 
 namespace lathe {
 namespace {
 
-Buffer allocate_flat(Device& device, const ParameterLayout& layout, DType dtype, const std::string& name) {
-  return Buffer(device, static_cast<std::size_t>(layout.size()) * size_of(dtype), name);
+TensorView allocate_flat(Device& device, const ParameterLayout& layout, DType dtype, const std::string& name,
+                         Buffer& memory) {
+  memory = Buffer(device, static_cast<std::size_t>(layout.size()) * size_of(dtype), name);
+  return TensorView::contiguous(memory.data(), dtype, {layout.size()}, device.kind());
 }
 
 }  // namespace
@@ -16,60 +19,85 @@ Session::Session(const Runtime& runtime, const ModelConfig& config, const Option
       layout_(config_),
       scratch_(*runtime.device, "scratch"),
       activations_(*runtime.device, "activations"),
-      ops_{.table = runtime.table, .device = runtime.device.get(), .stream = {}, .scratch = &scratch_},
-      weights_memory_(allocate_flat(*runtime.device, layout_, options.dtype, "weights")) {
-  const DeviceKind kind = runtime.device->kind();
-  weights_ = TensorView::contiguous(weights_memory_.data(), options.dtype, {layout_.size()}, kind);
+      ops_{.table = runtime.table, .device = runtime.device.get(), .stream = {}, .scratch = &scratch_} {
+  Device& device = *runtime.device;
+  weights_ = allocate_flat(device, layout_, runtime.dtype, "weights", weights_memory_);
+  const bool rounded = weights_.dtype == DType::bf16;
+  if (!rounded) masters_ = weights_;
+  if (rounded && options.masters) masters_ = allocate_flat(device, layout_, DType::f32, "masters", masters_memory_);
   if (options.gradients) {
-    gradients_memory_ = allocate_flat(*runtime.device, layout_, options.dtype, "gradients");
-    gradients_ = TensorView::contiguous(gradients_memory_.data(), options.dtype, {layout_.size()}, kind);
-    runtime.device->fill_zero(gradients_, ops_.stream);
+    gradients_ = allocate_flat(device, layout_, DType::f32, "gradients", gradients_memory_);
+    device.fill_zero(gradients_, ops_.stream);
   }
   model_ = std::make_unique<Model>(config_, layout_, ops_, activations_, weights_, gradients_, options.max_positions);
 }
 
-MicroBatchBuffer::MicroBatchBuffer(Session& session, std::int64_t rows)
-    : session_(session),
-      memory_(session.device(), static_cast<std::size_t>(4 * rows + 1) * sizeof(std::int32_t), "micro-batch tokens") {
-  const TensorView all = TensorView::contiguous(memory_.data(), DType::i32, {4 * rows + 1}, session.device().kind());
-  tokens_ = all.slice(0, 0, rows);
-  targets_ = all.slice(0, rows, rows);
-  positions_ = all.slice(0, 2 * rows, rows);
-  cu_seqlens_ = all.slice(0, 3 * rows, rows + 1);
+void Session::fill_weights(const std::function<void(const std::string& name, const TensorView& host)>& read) {
+  Device& device = *ops_.device;
+  const TensorView& source = masters_ ? masters_ : weights_;
+  device.fill_zero(source, ops_.stream);  // the padding between blocks
+  std::vector<std::byte> memory;
+  for (const auto& [name, view] : layout_.named(source)) {
+    memory.resize(view.bytes());
+    TensorView host = view;
+    host.data = memory.data();
+    host.device = DeviceKind::cpu;
+    read(name, host);
+    device.copy(view, host, ops_.stream);
+  }
+  if (weights_.data != source.data) device.copy(weights_, source, ops_.stream);
 }
 
-TensorView MicroBatchBuffer::upload(const TensorView& room, std::span<const std::int32_t> values) {
-  const auto count = static_cast<std::int64_t>(values.size());
-  const TensorView host =
-      TensorView::contiguous(const_cast<std::int32_t*>(values.data()), DType::i32, {count}, DeviceKind::cpu);
-  const TensorView view = room.slice(0, 0, count);
-  session_.device().copy(view, host, session_.ops().stream);
-  return view;
+std::string Session::describe_memory() {
+  activations_.compact();
+  scratch_.compact();
+  return ops_.device->memory().describe();
+}
+
+MicroBatchBuffer::MicroBatchBuffer(Session& session, std::int64_t rows)
+    : session_(session),
+      rows_(rows),
+      memory_(session.device(), static_cast<std::size_t>(4 * rows + 1) * sizeof(std::int32_t), "tokens"),
+      host_(static_cast<std::size_t>(4 * rows + 1)) {}
+
+// In memory: tokens, targets, positions, and where there are some cu_seqlens.
+MicroBatch MicroBatchBuffer::upload(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
+                                    std::int64_t batch, std::int64_t first_position,
+                                    std::span<const std::int32_t> cu_seqlens) {
+  const auto count = static_cast<std::int64_t>(tokens.size());
+  check(batch > 0 && count % batch == 0 && count <= rows_, "{} tokens do not make {} sequences of {} rows in all",
+        count, batch, rows_);
+  const std::int64_t length = count / batch;
+  std::ranges::copy(tokens, host_.begin());
+  std::ranges::copy(targets, host_.begin() + count);
+  const auto positions = host_.begin() + 2 * count;
+  for (std::int64_t sequence = 0; sequence < batch; ++sequence)
+    std::iota(positions + sequence * length, positions + (sequence + 1) * length,
+              static_cast<std::int32_t>(first_position));
+  std::ranges::copy(cu_seqlens, positions + count);
+
+  Device& device = session_.device();
+  const std::int64_t total = 3 * count + static_cast<std::int64_t>(cu_seqlens.size());
+  const TensorView all = TensorView::contiguous(memory_.data(), DType::i32, {total}, device.kind());
+  device.copy(all, TensorView::contiguous(host_.data(), DType::i32, {total}), session_.ops().stream);
+  MicroBatch micro_batch;
+  micro_batch.batch = batch;
+  micro_batch.sequence_length = length;
+  micro_batch.tokens = all.slice(0, 0, count);
+  if (!targets.empty()) micro_batch.targets = all.slice(0, count, count);
+  micro_batch.positions = all.slice(0, 2 * count, count);
+  if (!cu_seqlens.empty()) micro_batch.cu_seqlens = all.slice(0, 3 * count, total - 3 * count);
+  return micro_batch;
 }
 
 MicroBatch MicroBatchBuffer::fill(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
                                   std::int64_t batch, std::int64_t first_position) {
-  check(batch > 0 && tokens.size() % static_cast<std::size_t>(batch) == 0, "{} tokens do not make {} sequences",
-        tokens.size(), batch);
-  const std::int64_t length = static_cast<std::int64_t>(tokens.size()) / batch;
-  std::vector<std::int32_t> positions(tokens.size());
-  for (std::int64_t sequence = 0; sequence < batch; ++sequence)
-    std::iota(positions.begin() + sequence * length, positions.begin() + (sequence + 1) * length,
-              static_cast<std::int32_t>(first_position));
-  MicroBatch micro_batch;
-  micro_batch.batch = batch;
-  micro_batch.sequence_length = length;
-  micro_batch.tokens = upload(tokens_, tokens);
-  micro_batch.targets = targets.empty() ? TensorView{} : upload(targets_, targets);
-  micro_batch.positions = upload(positions_, positions);
-  return micro_batch;
+  return upload(tokens, targets, batch, first_position, {});
 }
 
 MicroBatch MicroBatchBuffer::fill_packed(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets,
                                          std::int64_t batch, std::span<const std::int32_t> cu_seqlens) {
-  MicroBatch micro_batch = fill(tokens, targets, batch);
-  micro_batch.cu_seqlens = upload(cu_seqlens_, cu_seqlens);
-  return micro_batch;
+  return upload(tokens, targets, batch, 0, cu_seqlens);
 }
 
 }  // namespace lathe

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "device/arena.h"
 #include "model/config.h"
@@ -18,14 +20,15 @@ namespace lathe {
 struct Runtime {
   std::unique_ptr<Device> device;
   const ops::Table* table = nullptr;
-  std::string reason;  // why this device
+  std::string reason;        // why this device
+  DType dtype = DType::f32;  // of weights and activations: f32 or bf16
 };
 
 class Session {
  public:
   struct Options {
-    DType dtype = DType::f32;
     bool gradients = false;
+    bool masters = false;  // for training
     std::int64_t max_positions = 0;
   };
 
@@ -41,8 +44,14 @@ class Session {
   Arena& activations() { return activations_; }
   Model& model() { return *model_; }
   const TensorView& weights() const { return weights_; }
+  // fp32; where the weights are bf16, what they are rounded from: memory of its own, and none without Options::masters.
+  const TensorView& masters() const { return masters_; }
+  // fp32
   const TensorView& gradients() const { return gradients_; }
-  void synchronize() const { ops_.device->synchronize(ops_.stream); }
+  // Fills weights and masters: `read` puts the tensor of each name into host memory, fp32 if there are masters.
+  void fill_weights(const std::function<void(const std::string& name, const TensorView& host)>& read);
+  // What memory is in use for, once a step has shown how much it takes.
+  std::string describe_memory();
 
  private:
   ModelConfig config_;
@@ -51,8 +60,10 @@ class Session {
   Arena activations_;
   ops::Context ops_;
   Buffer weights_memory_;
+  Buffer masters_memory_;
   Buffer gradients_memory_;
   TensorView weights_;
+  TensorView masters_;
   TensorView gradients_;
   std::unique_ptr<Model> model_;
 };
@@ -72,11 +83,13 @@ class MicroBatchBuffer {
                          std::int64_t batch, std::span<const std::int32_t> cu_seqlens);
 
  private:
-  TensorView upload(const TensorView& room, std::span<const std::int32_t> values);
+  MicroBatch upload(std::span<const std::int32_t> tokens, std::span<const std::int32_t> targets, std::int64_t batch,
+                    std::int64_t first_position, std::span<const std::int32_t> cu_seqlens);
 
   Session& session_;
+  std::int64_t rows_;
   Buffer memory_;
-  TensorView tokens_, targets_, positions_, cu_seqlens_;
+  std::vector<std::int32_t> host_;  // the same, to be copied at once
 };
 
 }  // namespace lathe

@@ -7,6 +7,7 @@
 
 #include "comm/communicator.h"
 #include "core/log.h"
+#include "device/trace.h"
 #include "train/evaluate.h"
 #include "train/host_copy.h"
 #include "train/lr_schedule.h"
@@ -49,11 +50,12 @@ class Trainer {
 
  private:
   void log_start() const;
+  void fill_weights();
   void run_step();
-  // Adds one micro-batch to the gradients and losses.
-  void run_micro_batch(std::int64_t first_sample);
-  // The optimizer's update, unless the gradient is not finite. Returns the norm.
-  double update(double lr);
+  // The tokens of the next step on the device, micro-batch by micro-batch.
+  std::vector<MicroBatch> upload_samples();
+  // The optimizer's update, unless the gradient is not finite.
+  void update(double norm, double lr);
   void validate();
   void save();
 
@@ -62,9 +64,9 @@ class Trainer {
   RunInputs inputs_;
   Session session_;
   Optimizer optimizer_;
-  MicroBatchBuffer micro_batch_;
+  std::vector<MicroBatchBuffer> buffers_;  // one for each micro-batch of a step
   std::unique_ptr<Communicator> communicator_;
-  Buffer sums_memory_;  // [2] f64: cross-entropy and balance loss of the step
+  Buffer sums_memory_;  // [3] f64, read once a step: cross-entropy, balance loss, squares of the gradients
   TensorView sums_;
   Buffer counts_memory_;  // [layers, E + 1] i64: BalanceLoss::accumulated
   BalanceLoss balance_;
@@ -79,15 +81,16 @@ Trainer::Trainer(const RunConfig& config, const Runtime& runtime, RunInputs inpu
       reason_(runtime.reason.empty() ? "" : fmt::format(" ({})", runtime.reason)),
       inputs_(std::move(inputs)),
       session_(runtime, inputs_.model,
-               {.dtype = DType::f32, .gradients = true, .max_positions = config.training.sequence_length}),
-      optimizer_(config.optimizer, session_.layout(), session_.ops(), DType::f32),
-      micro_batch_(session_, config.training.micro_batch_size * config.training.sequence_length),
+               {.gradients = true, .masters = true, .max_positions = config.training.sequence_length}),
+      optimizer_(config.optimizer, session_.layout(), session_.ops()),
       communicator_(make_self_communicator()) {
   Device& device = session_.device();
-  sums_memory_ = Buffer(device, 2 * sizeof(double), "losses");
-  sums_ = TensorView::contiguous(sums_memory_.data(), DType::f64, {2}, device.kind());
+  sums_memory_ = Buffer(device, 3 * sizeof(double), "losses");
+  sums_ = TensorView::contiguous(sums_memory_.data(), DType::f64, {3}, device.kind());
 
   const RunConfig::Training& training = config_.training;
+  for (std::int64_t sample = 0; sample < training.global_batch_size; sample += training.micro_batch_size)
+    buffers_.emplace_back(session_, training.micro_batch_size * training.sequence_length);
   const ModelConfig& model = session_.config();
   const std::int64_t counts = model.num_layers * (model.num_routed_experts + 1);
   counts_memory_ = Buffer(device, static_cast<std::size_t>(counts) * sizeof(std::int64_t), "expert counts");
@@ -99,11 +102,7 @@ Trainer::Trainer(const RunConfig& config, const Runtime& runtime, RunInputs inpu
   balance_.loss = sums_.slice(0, 1, 1);
   balance_.force_balanced = training.force_balanced_router;
 
-  if (inputs_.weights) {
-    read_weights(*inputs_.weights, session_);
-  } else {
-    initialize_parameters(model, session_.layout(), session_.weights(), config_.model.init_std, training.seed);
-  }
+  fill_weights();
   if (inputs_.resumed) {
     optimizer_.load(inputs_.checkpoint, inputs_.resumed->updates);
     step_ = saved_step_ = inputs_.resumed->step;
@@ -112,13 +111,27 @@ Trainer::Trainer(const RunConfig& config, const Runtime& runtime, RunInputs inpu
   inputs_.weights.reset();  // unmaps the files
 }
 
+void Trainer::fill_weights() {
+  if (inputs_.resumed) {
+    const SavedMasters masters(inputs_.checkpoint);
+    if (masters.any())
+      return session_.fill_weights(
+          [&](const std::string& name, const TensorView& host) { masters.read_into(name, host); });
+  }
+  if (inputs_.weights) return read_weights(*inputs_.weights, session_);
+  session_.fill_weights([&](const std::string& name, const TensorView& host) {
+    initialize_parameter(session_.config(), {name, host}, config_.model.init_std, config_.training.seed);
+  });
+}
+
 void Trainer::log_start() const {
   const RunConfig::Training& training = config_.training;
   const ParameterLayout& layout = session_.layout();
   const std::int64_t required =
       consumed_samples_ + std::max<std::int64_t>(0, training.max_steps - step_) * training.global_batch_size;
   const std::int64_t available = inputs_.samples->samples_per_epoch();
-  log_info("lathe {} | {}{}", LATHE_VERSION, session_.device().describe(), reason_);
+  log_info("lathe {} | {}{} | {}", LATHE_VERSION, session_.device().describe(), reason_,
+           session_.weights().dtype == DType::bf16 ? "bf16 with fp32 masters" : "fp32");
   log_info("model deepseek_v2 | {} layers | parameters {} total, {} active a token", session_.config().num_layers,
            with_commas(layout.total_parameters()), with_commas(layout.active_parameters()));
   log_info("mesh 1pp-1dp-1cp-1ep | micro-batch {} x {} tokens | global batch {} sequences", training.micro_batch_size,
@@ -126,7 +139,8 @@ void Trainer::log_start() const {
   log_info("samples available {}, required {}: {:.2f} epochs", with_commas(available), with_commas(required),
            static_cast<double>(required) / static_cast<double>(available));
   log_info("planned memory: {}",
-           plan_memory(session_.config(), layout, DType::f32, training.micro_batch_size * training.sequence_length)
+           plan_memory(session_.config(), layout,
+                       training_shape(training, session_.device().kind(), session_.weights().dtype))
                .describe());
   if (training.force_balanced_router) log_info("the router is forced to balance: a benchmark, not a training run");
 }
@@ -152,8 +166,10 @@ void Trainer::run() {
 
   const std::int64_t validation_interval = config_.training.validation_interval;
   const std::int64_t interval = config_.checkpoint.interval;
+  const std::int64_t first_step = step_;
   while (step_ < config_.training.max_steps) {
     run_step();
+    if (step_ == first_step + 1) log_info("memory in use: {}", session_.describe_memory());
     const bool last = step_ == config_.training.max_steps;
     if (validation_interval > 0 && (step_ % validation_interval == 0 || last)) validate();
     if (last || stop_requested != 0 || (interval > 0 && step_ % interval == 0)) save();
@@ -165,6 +181,7 @@ void Trainer::run() {
 }
 
 void Trainer::run_step() {
+  const TraceRange range("step");
   const auto begin = std::chrono::steady_clock::now();
   const RunConfig::Training& training = config_.training;
   Device& device = session_.device();
@@ -172,26 +189,31 @@ void Trainer::run_step() {
   device.fill_zero(session_.gradients(), stream);
   device.fill_zero(sums_, stream);
   device.fill_zero(balance_.accumulated, stream);
-  for (std::int64_t sample = 0; sample < training.global_batch_size; sample += training.micro_batch_size)
-    run_micro_batch(consumed_samples_ + sample);
+  // Every target counts, so N, the unmasked targets of the global batch, is known beforehand.
+  const double scale = 1.0 / static_cast<double>(training.global_batch_size * training.sequence_length);
+  for (const MicroBatch& batch : upload_samples())
+    session_.model().forward_backward(batch, scale, sums_.slice(0, 0, 1), balance_);
   communicator_->all_reduce_sum(session_.gradients(), stream);
-  communicator_->all_reduce_sum(sums_, stream);
+  communicator_->all_reduce_sum(sums_.slice(0, 0, 2), stream);
+  optimizer_.sum_of_squares(session_.gradients(), sums_.slice(0, 2, 1));
+  // The one time that a step waits for the device. The update that follows runs on while the line is printed and the
+  // next samples are read, so on a GPU its time is the next step's.
+  const std::vector<double> sums = read_numbers(device, stream, sums_);
 
   ++step_;
   consumed_samples_ += training.global_batch_size;
   StepMetrics metrics;
   metrics.learning_rate = learning_rate(config_.scheduler, training.max_steps, step_);
-  metrics.gradient_norm = update(metrics.learning_rate);
-  session_.synchronize();
+  metrics.gradient_norm = std::sqrt(sums[2]);
+  update(metrics.gradient_norm, metrics.learning_rate);
 
   metrics.step = step_;
   metrics.max_steps = training.max_steps;
   metrics.step_time = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  metrics.cross_entropy_loss = read_scalar(device, stream, sums_.slice(0, 0, 1));
+  metrics.cross_entropy_loss = sums[0];
   const ModelConfig& model = session_.config();
   const std::int64_t moe_layers = std::max<std::int64_t>(1, model.num_layers - model.first_k_dense_replace);
-  if (training.moe_load_balance_coef != 0)
-    metrics.load_balance_loss = read_scalar(device, stream, sums_.slice(0, 1, 1)) / static_cast<double>(moe_layers);
+  if (training.moe_load_balance_coef != 0) metrics.load_balance_loss = sums[1] / static_cast<double>(moe_layers);
   metrics.tokens_per_second =
       static_cast<double>(training.global_batch_size * training.sequence_length) / metrics.step_time;
   metrics.peak_memory_bytes = device.peak_memory_bytes();
@@ -201,31 +223,35 @@ void Trainer::run_step() {
   metrics_->write(metrics);
 }
 
-void Trainer::run_micro_batch(std::int64_t first_sample) {
+// All before the first forward: copies from the host's memory then find the device idle, and none waits for kernels.
+std::vector<MicroBatch> Trainer::upload_samples() {
+  const TraceRange range("samples");
   const RunConfig::Training& training = config_.training;
-  // Every target counts, so N, the unmasked targets of the global batch, is known beforehand.
-  const double scale = 1.0 / static_cast<double>(training.global_batch_size * training.sequence_length);
-  SampleBatch samples(training.sequence_length, training.reset_attention_mask);
-  for (std::int64_t i = 0; i < training.micro_batch_size; ++i) samples.add(*inputs_.samples, first_sample + i);
-  session_.model().forward_backward(samples.upload(micro_batch_), scale, sums_.slice(0, 0, 1), balance_);
+  std::vector<MicroBatch> batches;
+  std::int64_t next = consumed_samples_;
+  for (MicroBatchBuffer& buffer : buffers_) {
+    SampleBatch samples(training.sequence_length, training.reset_attention_mask);
+    for (std::int64_t i = 0; i < training.micro_batch_size; ++i) samples.add(*inputs_.samples, next++);
+    batches.push_back(samples.upload(buffer));
+  }
+  return batches;
 }
 
-double Trainer::update(double lr) {
-  const double norm = optimizer_.gradient_norm(session_.gradients());
+void Trainer::update(double norm, double lr) {
   if (!std::isfinite(norm)) {
     log_warning("step {} is skipped: the gradient of {} is not finite", step_,
                 optimizer_.first_non_finite(session_.gradients()));
-    return norm;
+    return;
   }
   const double clip = config_.training.gradient_clip;
   const double grad_scale = clip > 0 ? std::min(1.0, clip / (norm + 1e-6)) : 1.0;
-  optimizer_.step(session_.weights(), session_.gradients(), grad_scale, lr);
-  return norm;
+  const TraceRange range("optimizer");
+  optimizer_.step(session_.masters(), session_.weights(), session_.gradients(), grad_scale, lr);
 }
 
 void Trainer::validate() {
   const RunConfig::Training& training = config_.training;
-  const Evaluation result = evaluate(session_, micro_batch_, *inputs_.validation,
+  const Evaluation result = evaluate(session_, buffers_.front(), *inputs_.validation,
                                      {.sequence_length = training.sequence_length,
                                       .samples = training.validation_samples,
                                       .micro_batch_size = training.micro_batch_size,
@@ -238,7 +264,7 @@ void Trainer::save() {
   const fs::path path = write_checkpoint(config_.checkpoint.directory, step_, [&](const fs::path& folder) {
     write_model_folder(folder, session_.config(), session_.layout(), session_);
     if (config_.data.tokenizer != "bytes") copy_tokenizer_files(config_.data.tokenizer, folder);
-    optimizer_.save(folder);
+    optimizer_.save(folder, session_.weights().dtype == DType::f32 ? TensorView{} : session_.masters());
     write_run_state(folder, {.step = step_,
                              .consumed_samples = consumed_samples_,
                              .updates = optimizer_.updates(),
@@ -252,11 +278,30 @@ void Trainer::save() {
   log_info("checkpoint {}", path.string());
 }
 
+// Which setting would take less memory in a step.
+std::string memory_advice(const RunConfig::Training& training) {
+  if (training.micro_batch_size > 1)
+    return fmt::format("a training.micro_batch_size below {} takes less", training.micro_batch_size);
+  return fmt::format("a training.sequence_length below {} takes less", training.sequence_length);
+}
+
 }  // namespace
 
 void train(const RunConfig& config, const Runtime& runtime) {
-  Trainer trainer(config, runtime, open_run_inputs(config));
-  trainer.run();
+  RunInputs inputs = open_run_inputs(config);
+  std::string advice = "the model and its optimizer do not fit; lathe plan shows what they take";
+  try {
+    Trainer trainer(config, runtime, std::move(inputs));
+    advice = memory_advice(config.training);
+    try {
+      trainer.run();
+    } catch (const DeviceError&) {
+      log_warning("memory in use: {}", runtime.device->memory().describe());
+      throw;
+    }
+  } catch (const OutOfMemoryError& error) {
+    throw OutOfMemoryError(fmt::format("{}; {}", error.what(), advice));
+  }
 }
 
 }  // namespace lathe

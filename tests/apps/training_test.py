@@ -162,6 +162,28 @@ class TrainingTest(unittest.TestCase):
         self.assertNotIn("load-balance-loss", result.out)
         self.assertEqual(rows(self.folder, steps_only=True)[0]["load_balance_loss"], 0)
 
+    def test_a_forced_router_is_balanced_and_says_so(self):
+        # Choices are dealt to the experts in turn, equally many to each: the balance term is its coefficient.
+        coefficient = ["--set", "training.moe_load_balance_coef=0.25"]
+        for forced in (True, False):
+            with self.subTest(forced=forced):
+                self.folder = self.root / f"forced_{forced}"
+                result = self.train(*coefficient, "--set", f"training.force_balanced_router={str(forced).lower()}", steps=2)
+                self.assertEqual("the router is forced to balance" in result.out, forced)
+                for row in rows(self.folder, steps_only=True):
+                    self.assertEqual(abs(row["load_balance_loss"] - 0.25) < 1e-6, forced, row)
+
+    def test_the_plan_is_what_the_run_says(self):
+        result = self.train(steps=1)
+        planned = re.search(r"planned memory: .*total ([\d.]+ [MG]B)\n", result.out).group(1)
+        self.assertRegex(result.out, r"\| INFO \| memory in use: weights [\d.]+ MB, .*activations [\d.]+ MB, .*total ")
+        plan = ws.run(LATHE, ["plan", "--config", "run.toml"], self.root)
+        self.assertEqual((plan.code, plan.err), (0, ""), plan)
+        lines = [line.split() for line in plan.out.splitlines()]
+        names = ["memory", "weights", "gradients", "moments", "activations", "scratch", "tokens", "rope", "total"]
+        self.assertEqual([line[0] for line in lines], names)
+        self.assertEqual(" ".join(lines[-1][1:]), planned)
+
     def test_steps_without_a_finite_gradient_are_skipped(self):
         # The first update throws the weights far out; from then on nothing is finite, and nothing is changed.
         rate = ["--set", "scheduler.max_lr=1e30", "--set", "scheduler.warmup_steps=0", "--set", "optimizer.weight_decay=0"]

@@ -75,7 +75,7 @@ TEST(Arena, GivesBackDownToAMark) {
   EXPECT_NE(a.data, b.data);
 }
 
-TEST(Arena, ASecondPassAllocatesNothing) {
+TEST(Arena, AfterTheSecondPassNothingIsAllocatedAndNothingWasted) {
   CountingDevice device;
   Arena arena(device, "scratch");
   const auto pass = [&] {
@@ -85,14 +85,16 @@ TEST(Arena, ASecondPassAllocatesNothing) {
       places.push_back(arena.take(DType::f32, {size}).data);
     return places;
   };
-  const auto first = pass();
+  pass();
+  EXPECT_GT(device.live.size(), 1U);
+  const auto second = pass();
   const int allocations = device.allocations;
-  const std::size_t high_water = arena.high_water_bytes();
-  EXPECT_EQ(pass(), first);
-  EXPECT_EQ(pass(), first);
+  EXPECT_EQ(pass(), second);
   EXPECT_EQ(device.allocations, allocations);
-  EXPECT_EQ(arena.high_water_bytes(), high_water);
-  EXPECT_GE(high_water, std::size_t{44'000'040});
+  ASSERT_EQ(device.live.size(), 1U);
+  EXPECT_EQ(arena.high_water_bytes(), std::size_t{44'000'064});
+  EXPECT_EQ(device.live.begin()->second, arena.high_water_bytes());
+  EXPECT_EQ(device.memory().describe(), "scratch 44.0 MB, total 44.0 MB");
 }
 
 TEST(Arena, LargeTensorsGetABlockOfTheirOwn) {
@@ -116,6 +118,21 @@ TEST(Arena, TakesTensorsWithoutElements) {
   EXPECT_NE(message_of<Error>([&] { arena.take(DType::f32, {-1}); }), "nothing was thrown");
 }
 
+TEST(Buffer, SaysWhatMemoryIsInUseForWhenThereIsNoMore) {
+  CountingDevice device;
+  const Buffer first(device, 3'000'000, "weights");
+  const Buffer second(device, 1'000'000, "moments");
+  {
+    const Buffer third(device, 1'000'000, "moments");
+    const Buffer fourth(device, 7'000'000, "scratch");
+    EXPECT_EQ(device.memory().describe(), "weights 3.0 MB, moments 2.0 MB, scratch 7.0 MB, total 12.0 MB");
+  }
+  EXPECT_EQ(
+      message_of<OutOfMemoryError>([&] { Buffer(device, ~std::size_t{0}, "activations"); }),
+      "out of memory on the CPU: 18446744073.71 GB wanted for activations; in use: weights 3.0 MB, moments 1.0 MB, "
+      "total 4.0 MB");
+}
+
 TEST(Buffer, OwnsItsMemory) {
   CountingDevice device;
   {
@@ -135,7 +152,7 @@ TEST(Buffer, OwnsItsMemory) {
 TEST(CpuDevice, RefusesWhatItCannotAllocate) {
   const auto device = make_cpu_device();
   EXPECT_EQ(message_of<Error>([&] { device->allocate(~std::size_t{0}, "weights"); }),
-            "out of memory on the CPU: 18446744073709551615 bytes wanted for weights");
+            "out of memory on the CPU: 18446744073.71 GB wanted for weights");
   void* nothing = device->allocate(0, "nothing");
   EXPECT_NE(nothing, nullptr);
   device->release(nothing, 0);
