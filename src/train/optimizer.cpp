@@ -48,6 +48,7 @@ std::string Optimizer::first_non_finite(const TensorView& gradients) const {
 void Optimizer::step(const TensorView& masters, const TensorView& weights, const TensorView& gradients,
                      double grad_scale, double lr) {
   ++updates_;
+  const bool rounded = weights.data != masters.data;
   for (const ParameterLayout::Block& block : layout_.blocks()) {
     std::int64_t count = 1;
     for (const std::int64_t length : block.shape) count *= length;
@@ -56,6 +57,7 @@ void Optimizer::step(const TensorView& masters, const TensorView& weights, const
                       .gradient = part(gradients),
                       .m = part(m_),
                       .v = part(v_),
+                      .rounded = rounded ? part(weights) : TensorView{},
                       .grad_scale = grad_scale,
                       .lr = lr,
                       .beta1 = settings_.beta1,
@@ -64,7 +66,6 @@ void Optimizer::step(const TensorView& masters, const TensorView& weights, const
                       .weight_decay = block.one_dimensional ? 0.0 : settings_.weight_decay,
                       .step = updates_});
   }
-  if (weights.data != masters.data) ops_.device->copy(weights, masters, ops_.stream);
 }
 
 std::vector<NamedTensor> Optimizer::moments() const {

@@ -1,5 +1,6 @@
 // A device whose memory the host cannot touch, as a GPU's: every page is closed but while the device copies or fills,
-// or an op of its table runs. Host code that reads or writes it is killed by SIGSEGV. The ops are the CPU's.
+// or an op of its table runs. Host code that reads or writes it is killed by SIGSEGV. The ops are the CPU's, in bf16
+// too.
 #pragma once
 
 #include <sys/mman.h>
@@ -10,6 +11,7 @@
 
 #include "backends/register.h"
 #include "device/cpu_device.h"
+#include "device/fp32_copies.h"
 
 namespace lathe::testing {
 
@@ -80,7 +82,7 @@ template <typename Params, ops::Implementation<Params> ops::Table::*kEntry>
 struct GuardedOp<kEntry> {
   static void run(const ops::Context& context, const Params& params) {
     const GuardedDevice::Opened opened(dynamic_cast<GuardedDevice&>(*context.device));
-    (op_table(DeviceKind::cpu).*kEntry)(context, params);
+    run_through_fp32(op_table(DeviceKind::cpu).*kEntry, context, params);
   }
 };
 

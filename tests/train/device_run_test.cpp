@@ -89,6 +89,16 @@ class DeviceRun : public ::testing::Test {
     return found;
   }
 
+  std::vector<double> losses(const std::string& run) const {
+    std::vector<double> found;
+    std::istringstream lines(test::read_bytes(folder_ / run / "metrics.jsonl"));
+    for (std::string line; std::getline(lines, line);) {
+      const Json row = Json::parse(line, "metrics.jsonl");
+      if (const Json* loss = row.find("cross_entropy_loss")) found.push_back(loss->number());
+    }
+    return found;
+  }
+
   // What a folder of the session's weights stores them in.
   std::string read_folder_dtype(Session& session) const {
     write_model_folder(folder_.path(), session.config(), session.layout(), session);
@@ -216,6 +226,31 @@ TEST_F(DeviceRun, RoundsWeightsFromMastersThatACheckpointKeeps) {
   EXPECT_EQ(read(again.masters()), after);
   EXPECT_EQ(read(again.weights()), read(session.weights()));
   EXPECT_EQ(read_folder_dtype(session), "BF16");
+}
+
+// In bf16 the run follows fp32's, and one that was stopped goes on bit for bit: the masters were kept.
+TEST_F(DeviceRun, InBf16FollowsFp32AndGoesOnBitForBit) {
+  const auto run = [&](const std::string& name, DType dtype, std::int64_t steps, bool resume) {
+    RunConfig settings = config(name);
+    settings.training.max_steps = steps;
+    settings.scheduler.max_lr = 3e-3;
+    settings.resume = resume;
+    Runtime where = runtime(DeviceKind::cuda);
+    where.dtype = dtype;
+    train(settings, where);
+  };
+  run("fp32", DType::f32, 20, false);
+  run("whole", DType::bf16, 20, false);
+  run("halves", DType::bf16, 10, false);
+  run("halves", DType::bf16, 20, true);
+  EXPECT_TRUE(results("halves", "step-00000020") == results("whole", "step-00000020"));
+  const std::vector<double> expected = losses("fp32");
+  const std::vector<double> found = losses("whole");
+  ASSERT_EQ(expected.size(), 20U);
+  ASSERT_EQ(found.size(), 20U);
+  for (std::size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(found[i], expected[i], 0.01 * expected[i]) << i;
+  EXPECT_LT(found.back(), 0.9 * found.front());
+  EXPECT_NE(found, expected);
 }
 
 using DeviceRunDeathTest = DeviceRun;
