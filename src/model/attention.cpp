@@ -138,7 +138,8 @@ void Attention::backward(const MicroBatch& batch, const AttentionState& state, c
                                      .cu_seqlens_q = batch.cu_seqlens,
                                      .cu_seqlens_k = batch.cu_seqlens,
                                      .softmax_scale = config_.softmax_scale,
-                                     .causal = true});
+                                     .causal = true,
+                                     .deterministic = true});  // costs little, and steps repeat bit for bit
   rotate(dq_parts.right, dq_parts.right, batch.positions, true);
   rotate(dkv_a_parts.right, dkv_a_parts.right, batch.positions, true);
 
