@@ -221,10 +221,4 @@ void initialize_parameter(const ModelConfig& config, const NamedTensor& tensor, 
   }
 }
 
-void initialize_parameters(const ModelConfig& config, const ParameterLayout& layout, const TensorView& flat, double std,
-                           std::uint64_t seed) {
-  std::fill_n(static_cast<std::byte*>(flat.data), flat.bytes(), std::byte{0});  // the padding between blocks
-  for (const NamedTensor& tensor : layout.named(flat)) initialize_parameter(config, tensor, std, seed);
-}
-
 }  // namespace lathe

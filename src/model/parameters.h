@@ -80,8 +80,5 @@ class ParameterLayout {
 
 // Fills a parameter on the host: N(0, std), norms 1, biases 0, the pad token's row 0. Depends on seed and name only.
 void initialize_parameter(const ModelConfig& config, const NamedTensor& tensor, double std, std::uint64_t seed);
-// All of them.
-void initialize_parameters(const ModelConfig& config, const ParameterLayout& layout, const TensorView& flat, double std,
-                           std::uint64_t seed);
 
 }  // namespace lathe

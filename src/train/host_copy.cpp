@@ -12,6 +12,20 @@ HostCopy::HostCopy(Device& device, Stream stream, const TensorView& tensor) : vi
   device.synchronize(stream);
 }
 
+void fill_from_host(Device& device, Stream stream, std::span<const NamedTensor> tensors, const ReadTensor& read) {
+  std::vector<std::byte> memory;
+  for (const auto& [name, view] : tensors) {
+    TensorView host = view;
+    if (view.device != DeviceKind::cpu) {
+      memory.resize(view.bytes());
+      host.data = memory.data();
+      host.device = DeviceKind::cpu;
+    }
+    read(name, host);
+    if (view.device != DeviceKind::cpu) device.copy(view, host, stream);
+  }
+}
+
 std::vector<double> read_numbers(Device& device, Stream stream, const TensorView& tensor) {
   const HostCopy copy(device, stream, tensor);
   const double* numbers = copy.view().as<double>();

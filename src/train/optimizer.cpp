@@ -88,15 +88,8 @@ void Optimizer::save(const std::filesystem::path& folder, const TensorView& mast
 
 void Optimizer::load(const std::filesystem::path& folder, std::int64_t updates) {
   const SafetensorsFile file(folder / kFileName);
-  std::vector<float> values;
-  for (const auto& [name, view] : moments()) {
-    values.resize(static_cast<std::size_t>(view.numel()));
-    TensorView host = view;
-    host.data = values.data();
-    host.device = DeviceKind::cpu;
-    file.read_into(name, host);
-    ops_.device->copy(view, host, ops_.stream);
-  }
+  fill_from_host(*ops_.device, ops_.stream, moments(),
+                 [&](const std::string& name, const TensorView& host) { file.read_into(name, host); });
   updates_ = updates;
 }
 

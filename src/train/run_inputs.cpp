@@ -14,6 +14,11 @@ fs::path model_source(const RunConfig& config) {
   return fs::is_directory(source) ? resolve_model_folder(source, {}).path : source;
 }
 
+ModelConfig read_model(const RunConfig& config, const fs::path& source) {
+  return read_model_config(
+      source, {.norm_topk_prob = config.model.norm_topk_prob, .softmax_scale = config.model.softmax_scale});
+}
+
 void open_data(const RunConfig& config, RunInputs& inputs) {
   const RunConfig::Training& training = config.training;
   std::vector<WeightedCorpus> corpora;
@@ -62,16 +67,13 @@ void open_resumed(const RunConfig& config, RunInputs& inputs) {
 
 }  // namespace
 
-ModelConfig read_run_model(const RunConfig& config) {
-  return read_model_config(model_source(config), {.norm_topk_prob = config.model.norm_topk_prob,
-                                                  .softmax_scale = config.model.softmax_scale});
-}
+ModelConfig read_run_model(const RunConfig& config) { return read_model(config, model_source(config)); }
 
 RunInputs open_run_inputs(const RunConfig& config) {
   RunInputs inputs;
   const bool with_weights = fs::is_directory(config.model.config);
   const fs::path folder = model_source(config);
-  inputs.model = read_run_model(config);
+  inputs.model = read_model(config, folder);
   inputs.layout = std::make_unique<ParameterLayout>(inputs.model);
   open_data(config, inputs);
 

@@ -32,19 +32,11 @@ Session::Session(const Runtime& runtime, const ModelConfig& config, const Option
   model_ = std::make_unique<Model>(config_, layout_, ops_, activations_, weights_, gradients_, options.max_positions);
 }
 
-void Session::fill_weights(const std::function<void(const std::string& name, const TensorView& host)>& read) {
+void Session::fill_weights(const ReadTensor& read) {
   Device& device = *ops_.device;
   const TensorView& source = masters_ ? masters_ : weights_;
   device.fill_zero(source, ops_.stream);  // the padding between blocks
-  std::vector<std::byte> memory;
-  for (const auto& [name, view] : layout_.named(source)) {
-    memory.resize(view.bytes());
-    TensorView host = view;
-    host.data = memory.data();
-    host.device = DeviceKind::cpu;
-    read(name, host);
-    device.copy(view, host, ops_.stream);
-  }
+  fill_from_host(device, ops_.stream, layout_.named(source), read);
   if (weights_.data != source.data) device.copy(weights_, source, ops_.stream);
 }
 

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <filesystem>
-#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -13,6 +12,7 @@
 #include "model/model.h"
 #include "model/parameters.h"
 #include "ops/context.h"
+#include "train/host_copy.h"
 
 namespace lathe {
 
@@ -48,8 +48,8 @@ class Session {
   const TensorView& masters() const { return masters_; }
   // fp32
   const TensorView& gradients() const { return gradients_; }
-  // Fills weights and masters: `read` puts the tensor of each name into host memory, fp32 if there are masters.
-  void fill_weights(const std::function<void(const std::string& name, const TensorView& host)>& read);
+  // Fills weights and masters; the tensors that `read` is asked for are fp32 if there are masters.
+  void fill_weights(const ReadTensor& read);
   // What memory is in use for, once a step has shown how much it takes.
   std::string describe_memory();
 

@@ -12,7 +12,7 @@ TEST(Decode, EqualsTheForward) {
     ModelConfig config = small_config();
     if (!q_lora) config.q_lora_rank.reset();
     TestModel model(config, DType::f64);
-    initialize_parameters(config, model.layout(), model.weights(), 0.4, 11);
+    model.initialize(0.4, 11);
     const Philox random(9);
     std::vector<std::int32_t> tokens;
     for (std::uint64_t i = 0; i < 11; ++i) tokens.push_back(static_cast<std::int32_t>(random.below(i, 37)));

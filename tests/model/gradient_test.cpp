@@ -43,7 +43,7 @@ TEST_P(Gradient, MatchesFiniteDifferences) {
     config.topk_group = 2;
   }
   TestModel model(config, DType::f64);
-  initialize_parameters(config, model.layout(), model.weights(), 0.4, 7);
+  model.initialize(0.4, 7);
   double* weights = model.weights().as<double>();
   const Philox random(3);
   for (const NamedTensor& tensor : model.layout().named(model.weights()))  // norms and biases away from 1 and 0
@@ -116,7 +116,7 @@ TEST(MicroBatches, AddUpToTheWhole) {
   }
   const auto run = [&](std::size_t pieces, std::vector<double>& gradient) {
     TestModel model(config, DType::f64);
-    initialize_parameters(config, model.layout(), model.weights(), 0.4, 7);
+    model.initialize(0.4, 7);
     double losses[2] = {0, 0};
     BalanceLoss balance;
     balance.scope = BalanceLoss::Scope::sequence;

@@ -32,6 +32,10 @@ class TestModel {
     model_ = std::make_unique<Model>(config_, layout_, ops_, activations_, weights_, gradients_, max_positions);
   }
 
+  void initialize(double std, std::uint64_t seed) {
+    for (const NamedTensor& tensor : layout_.named(weights_)) initialize_parameter(config_, tensor, std, seed);
+  }
+
   const ParameterLayout& layout() const { return layout_; }
   const TensorView& weights() const { return weights_; }
   const TensorView& gradients() const { return gradients_; }

@@ -68,7 +68,9 @@ TEST_P(MemoryPlanTest, IsWithinATenthOfWhatAStepTakes) {
   c.change(config);
   const Runtime runtime{make_cpu_device(), &op_table(DeviceKind::cpu), "", DType::f32};
   Session session(runtime, config, {.gradients = true, .masters = true, .max_positions = c.sequence_length});
-  initialize_parameters(config, session.layout(), session.weights(), 0.02, 1);
+  session.fill_weights([&](const std::string& name, const TensorView& host) {
+    initialize_parameter(config, {name, host}, 0.02, 1);
+  });
   Optimizer optimizer({}, session.layout(), session.ops());
   const std::int64_t rows = c.sequence_length * c.micro_batch_size;
   std::vector<MicroBatchBuffer> buffers;
