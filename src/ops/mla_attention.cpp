@@ -69,7 +69,7 @@ class Checker {
     tokens(tensor, view, problem_.s_k, heads, d);
   }
   void stats(std::string_view tensor, const TensorView& view) const {
-    const DType dtype = problem_.dtype == DType::f64 ? DType::f64 : DType::f32;
+    const DType dtype = at_least_f32(problem_.dtype);
     if (problem_.packed)
       check_tensor(name_, tensor, view, context_, dtype, {problem_.h, problem_.s_q});
     else

@@ -3,11 +3,7 @@
 #include "ops/checks.h"
 
 namespace lathe::ops {
-namespace {
-
-DType statistics_dtype(DType dtype) { return dtype == DType::f64 ? DType::f64 : DType::f32; }
-
-}  // namespace
+namespace {}  // namespace
 
 void rms_norm_forward(const Context& context, const RmsNormForward& op) {
   constexpr std::string_view kName = "rms_norm_forward";
@@ -25,7 +21,7 @@ void rms_norm_forward(const Context& context, const RmsNormForward& op) {
   } else {
     check_absent(kName, "sum", op.sum, "there is no residual");
   }
-  if (op.rstd) check_tensor(kName, "rstd", op.rstd, context, statistics_dtype(dtype), {rows});
+  if (op.rstd) check_tensor(kName, "rstd", op.rstd, context, at_least_f32(dtype), {rows});
   check(op.eps >= 0, "{}: eps is {}, expected at least 0", kName, op.eps);
   dispatch(kName, &Table::rms_norm_forward, context, op);
 }
@@ -40,7 +36,7 @@ void rms_norm_backward(const Context& context, const RmsNormBackward& op) {
   check_tensor(kName, "x", op.x, context, dtype, {rows, hidden});
   check_tensor(kName, "dout", op.dout, context, dtype, {rows, hidden});
   check_tensor(kName, "weight", op.weight, context, dtype, {hidden});
-  check_tensor(kName, "rstd", op.rstd, context, statistics_dtype(dtype), {rows});
+  check_tensor(kName, "rstd", op.rstd, context, at_least_f32(dtype), {rows});
   if (op.dsum) check_tensor(kName, "dsum", op.dsum, context, dtype, {rows, hidden});
   check_tensor(kName, "dx", op.dx, context, dtype, {rows, hidden});
   check_tensor(kName, "dweight", op.dweight, context, dtype_or_f32(op.dweight, dtype), {hidden});

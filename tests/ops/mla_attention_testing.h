@@ -104,7 +104,7 @@ struct AttentionTensors {
     return shape.packed() ? TestTensor(dtype, {s, heads, d}, gap) : TestTensor(dtype, {shape.b, s, heads, d}, gap);
   }
   TestTensor stats(DType dtype) const {
-    const DType kept = dtype == DType::f64 ? DType::f64 : DType::f32;
+    const DType kept = at_least_f32(dtype);
     return shape.packed() ? TestTensor(kept, {shape.h, shape.s_q}) : TestTensor(kept, {shape.b, shape.h, shape.s_q});
   }
   static TestTensor offsets(const std::vector<std::int32_t>& lengths) {
