@@ -1,28 +1,19 @@
-#include <algorithm>
 #include <initializer_list>
 
 #include "backends/cuda.h"
 #include "core/error.h"
 #include "device/cuda_device.h"
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/views.h"
 
 namespace lathe {
 namespace {
 
-// The Hopper kernels load 16 bytes at a time.
-bool has_16_byte_rows(const TensorView& tensor) {
-  if (reinterpret_cast<std::uintptr_t>(tensor.data) % 16 != 0) return false;
-  for (std::size_t dim = 0; dim + 1 < static_cast<std::size_t>(tensor.rank); ++dim)
-    if (tensor.shape[dim] > 1 && static_cast<std::size_t>(tensor.strides[dim]) * size_of(tensor.dtype) % 16 != 0)
-      return false;
-  return true;
-}
-
-// The Hopper kernels where they can take the call, else plain ones that take any.
+// The Hopper kernels, which load 16 bytes at a time, where they can take the call, else plain ones that take any.
 bool sm90_takes(const ops::MlaAttentionProblem& problem, std::initializer_list<TensorView> tensors) {
   const ops::MlaAttentionBackend& sm90 = sm90_attention_backend();
   if (!sm90.unavailable().empty() || !sm90.unsupported(problem).empty()) return false;
-  return std::ranges::all_of(tensors, has_16_byte_rows);
+  return ops::cuda::rows_of_16_bytes(tensors);
 }
 
 void attention_forward(const ops::Context& context, const ops::MlaAttentionForward& op) {

@@ -7,17 +7,9 @@
 namespace lathe::ops::cuda {
 namespace {
 
-bool is_hopper() {
-  int device = 0, major = 0, minor = 0;
-  check_cuda(cudaGetDevice(&device), "cudaGetDevice");
-  check_cuda(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device), "cudaDeviceGetAttribute");
-  check_cuda(cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device), "cudaDeviceGetAttribute");
-  return major == 9 && minor == 0;
-}
-
 // True if tensor cores can take all of these.
 bool tensor_cores_take(std::initializer_list<TensorView> tensors, Element element) {
-  return element == Element::bf16 && rows_of_16_bytes(tensors) && is_hopper();
+  return element == Element::bf16 && rows_of_16_bytes(tensors);
 }
 
 template <typename Op>

@@ -29,24 +29,23 @@ std::int64_t key_rows(const MlaAttentionProblem& problem) {
 }
 
 // Where each part of the workspace begins, and how long it is in all.
-struct Layout {
+struct Layout : WorkspaceLayout {
   std::size_t next_job, job_count, stats, dq, dk_pe, semaphores, tile_rows, jobs, zeros;
-  WorkspaceLayout layout;
 
   explicit Layout(const MlaAttentionProblem& problem) {
     const auto heads = narrow<std::size_t>(problem.h);
     const auto tiles = checked_mul(heads, narrow<std::size_t>(query_tiles(problem)));
     const auto rows = checked_mul(heads, narrow<std::size_t>(key_rows(problem)));
     const std::size_t packed = problem.packed ? 1 : 0;
-    next_job = layout.take(1, sizeof(int));
-    job_count = layout.take(1, sizeof(int));
-    stats = layout.take(tiles, Traits::kStatsBytes);
-    dq = layout.take(tiles, 2 * Traits::kDqHalfBytes);
-    dk_pe = layout.take(rows, Traits::kRope * sizeof(float));
-    semaphores = layout.take(tiles, 2 * sizeof(int));
-    tile_rows = layout.take(packed * narrow<std::size_t>(query_tiles(problem)), sizeof(BackwardTileRows));
-    jobs = layout.take(packed * narrow<std::size_t>(pieces(problem, problem.s_k, Traits::kKeys)), sizeof(BackwardJob));
-    zeros = layout.take(packed, Traits::kKeyPanel);
+    next_job = take(1, sizeof(int));
+    job_count = take(1, sizeof(int));
+    stats = take(tiles, Traits::kStatsBytes);
+    dq = take(tiles, 2 * Traits::kDqHalfBytes);
+    dk_pe = take(rows, Traits::kRope * sizeof(float));
+    semaphores = take(tiles, 2 * sizeof(int));
+    tile_rows = take(packed * narrow<std::size_t>(query_tiles(problem)), sizeof(BackwardTileRows));
+    jobs = take(packed * narrow<std::size_t>(pieces(problem, problem.s_k, Traits::kKeys)), sizeof(BackwardJob));
+    zeros = take(packed, Traits::kKeyPanel);
   }
 
   BackwardWorkspace at(char* base) const {
@@ -182,7 +181,7 @@ void prepare_device(const DeviceFacts& device) {
 
 std::size_t mla_sm90_backward_workspace(const MlaAttentionProblem& problem) {
   if (problem.s_q == 0 || problem.s_k == 0 || problem.sequences == 0) return 0;
-  return Layout(problem).layout.bytes();
+  return Layout(problem).bytes();
 }
 
 // Nothing in the workspace is read before the same call has written it, so calls of any shapes may follow each other on
@@ -202,7 +201,7 @@ void mla_sm90_backward(const Context& context, const MlaAttentionBackward& op) {
   std::optional<ArenaScope> scope;
   if (context.scratch != nullptr) scope.emplace(*context.scratch);
   BackwardParams params = params_for(problem, op, device.multiprocessors);
-  params.workspace = layout.at(workspace_for(context, op.workspace, layout.layout.bytes(), kName));
+  params.workspace = layout.at(workspace_for(context, op.workspace, layout.bytes(), kName));
   check_cuda(launch_prepare_backward(params, stream), "launching the attention backward's preparation");
   check_cuda(launch_backward(maps, params, stream), "launching the attention backward");
   check_cuda(launch_convert_backward(params, stream), "launching the attention backward's conversion");

@@ -82,14 +82,13 @@ ForwardParams params_for(const MlaAttentionProblem& problem, const MlaAttentionF
 }
 
 // The counters are at the beginning of every workspace; packed sequences need a list of their tiles too.
-struct Layout {
-  WorkspaceLayout layout;
+struct Layout : WorkspaceLayout {
   std::size_t tile_count, tiles;
 
   explicit Layout(const MlaAttentionProblem& problem) {
     const std::size_t packed = problem.packed ? 1 : 0;
-    tile_count = layout.take(packed, sizeof(int));
-    tiles = layout.take(packed * static_cast<std::size_t>(row_tiles(problem)), sizeof(PackedTile));
+    tile_count = take(packed, sizeof(int));
+    tiles = take(packed * static_cast<std::size_t>(row_tiles(problem)), sizeof(PackedTile));
   }
 };
 static_assert(sizeof(ForwardCounters) <= WorkspaceLayout::kPiece);
@@ -118,7 +117,7 @@ void prepare_device(const DeviceFacts& device) {
 
 }  // namespace
 
-std::size_t mla_sm90_forward_workspace(const MlaAttentionProblem& problem) { return Layout(problem).layout.bytes(); }
+std::size_t mla_sm90_forward_workspace(const MlaAttentionProblem& problem) { return Layout(problem).bytes(); }
 
 void mla_sm90_forward(const Context& context, const MlaAttentionForward& op) {
   const MlaAttentionProblem problem = problem_of(op);
@@ -146,7 +145,7 @@ void mla_sm90_forward(const Context& context, const MlaAttentionForward& op) {
   std::optional<ArenaScope> scope;
   if (context.scratch != nullptr) scope.emplace(*context.scratch);
   const Layout layout(problem);
-  char* const workspace = workspace_for(context, op.workspace, layout.layout.bytes(), kName);
+  char* const workspace = workspace_for(context, op.workspace, layout.bytes(), kName);
   if (op.workspace.data == nullptr)
     check_cuda(cudaMemsetAsync(workspace, 0, sizeof(ForwardCounters), stream), "cudaMemsetAsync");
   params.counters = reinterpret_cast<ForwardCounters*>(workspace);
