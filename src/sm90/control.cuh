@@ -28,6 +28,12 @@ __device__ __forceinline__ uint64_t nanoseconds() {
   return time;
 }
 
+// From here on the compiler knows nothing of the value: what follows from it is computed again, not kept in a register.
+__device__ __forceinline__ int recompute(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // 2^x to 2 ulp; 0 for -inf.
 __device__ __forceinline__ float exp2_approximate(float x) {
   float y;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/cuda/mla_sm90/backward_params.h"
+#include "sm90/control.cuh"
 
 namespace lathe::ops::cuda {
 
@@ -23,6 +24,7 @@ __device__ __forceinline__ BackwardJob job_of_block(int block, int s_q, int s_k,
   constexpr int kSeesAll = -(1 << 29);
   BackwardJob job;
   const int first_key = block * BackwardTraits::kKeys;
+  job.block = block;
   job.queries = s_q;
   job.key_token = first_key;
   job.keys = min(BackwardTraits::kKeys, s_k - first_key);
@@ -41,7 +43,7 @@ __device__ __forceinline__ int end_tile(int queries) { return query_tiles_of(que
 template <bool kPacked>
 __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks, int index, BackwardJob& job) {
   const BackwardSchedule& schedule = p.schedule;
-  const int first_group = index / (schedule.section_groups * key_blocks) * schedule.section_groups;
+  const int first_group = index / sm90::recompute(schedule.section_groups * key_blocks) * schedule.section_groups;
   const int width = min(schedule.section_groups, schedule.groups - first_group);
   const int rest = index - first_group * key_blocks;
   const int block = rest / width;
@@ -53,11 +55,22 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
     job.head = group;
   } else {
     job = job_of_block(block, p.s_q, p.s_k, p.causal, schedule.run_blocks);
-    job.batch = group / p.heads;
+    job.batch = group / sm90::recompute(p.heads);
     job.head = group - job.batch * p.heads;
     job.tile = job.batch * p.sequence_tiles;
     job.key_row = job.batch * p.s_k + job.key_token;
   }
+}
+
+// In the list of jobs of all groups: the first one behind the run of this job in its section.
+template <bool kPacked>
+__device__ __forceinline__ int end_of_run(const BackwardParams& p, const BackwardJob& job) {
+  const BackwardSchedule& schedule = p.schedule;
+  const int key_blocks = sm90::recompute(kPacked ? *p.workspace.job_count : schedule.key_blocks);
+  const int group = job.batch * p.heads + job.head;
+  const int first_group = group / sm90::recompute(schedule.section_groups) * schedule.section_groups;
+  const int width = min(schedule.section_groups, schedule.groups - first_group);
+  return first_group * key_blocks + (job.block + job.blocks_after + 1) * width;
 }
 
 // How many key blocks add to dQ of this query tile before this job does, where the order is fixed; in any case the
@@ -67,12 +80,14 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
 // Nobody waits for ever. Jobs are taken in the order of the list; in it the runs of a group ascend, and the jobs of one
 // run in all groups of a section follow each other without a gap. Either a run is one block, so that a job waits for
 // earlier jobs of the list only; or these jobs are at most as many as the kernel has blocks, which all run (a
-// cooperative launch). Take the first run in the list that is not done. Its jobs are all taken, or will be: by the
-// blocks that work on the runs before it, which wait for nothing else. A job of it at tile t waits for one that has
-// not added to t yet, so that stands at an earlier tile, or at t with fewer additions before it, or (as a block sends
-// the halves of a tile one after the other) at t's other half. Along such a chain (tile, half, additions before) only
-// falls: it ends at a job that waits for nobody. Where only the first is waited for, it is in the first run, and the
-// launch need not be cooperative: a block that has no room yet gets it when whatever else runs there has ended.
+// cooperative launch). Take the first run in the list that is not done. A block does not take a second job of it before
+// its first one is done (KeyAndQueryLoader::run), and what else it holds is of earlier runs, so done soon. So no job of
+// the run is held behind another one of it, and all of them are taken in the end, as there are blocks enough. A job of
+// it at tile t waits for one that has not added to t yet, so that stands at an earlier tile, or at t with fewer
+// additions before it, or (as a block sends the halves of a tile one after the other) at t's other half. Along such a
+// chain (tile, half, additions before) only falls: it ends at a job that waits for nobody. Where only the first is
+// waited for, it is in the first run, and the launch need not be cooperative: a block that has no room yet gets it when
+// whatever else runs there has ended.
 __device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
   const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;
   // Blocks after this one whose keys are seen in this tile.

@@ -22,6 +22,7 @@ struct alignas(16) BackwardJob {
   // For a fixed order of additions (additions_before): key blocks of the sequence in the runs before this block's
   // run, and blocks after it in its run.
   int blocks_before_run = 0, blocks_after = 0;
+  int block = 0;  // its number among the key blocks of a group, in the order of the list
 };
 static_assert(sizeof(BackwardJob) == BackwardTraits::kJobBytes);
 

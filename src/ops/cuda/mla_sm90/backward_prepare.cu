@@ -162,7 +162,8 @@ __device__ void list_run(const BackwardParams& p, int run) {
     job.key_token += k_begin;
     job.key_row = job.key_token;
     job.tile = first_piece(p.cu_seqlens_q, i, Traits::kQueries);
-    p.workspace.jobs[before + block] = job;
+    job.block = before + block;
+    p.workspace.jobs[job.block] = job;
   }
 }
 
