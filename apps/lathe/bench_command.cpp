@@ -12,8 +12,8 @@
 
 #include "backends/register.h"
 #include "core/json.h"
-#include "core/philox.h"
 #include "lathe/arguments.h"
+#include "lathe/bench_support.h"
 
 namespace lathe {
 namespace {
@@ -40,48 +40,6 @@ struct Defaults {
 constexpr Defaults kCudaDefaults{
     "1x2048,1x4096,1x8192,1x16384,1x32768,1x512,8x2048,4x4096,32x512,1x4096:full,1x16384:full", 16};
 constexpr Defaults kCpuDefaults{"1x64,1x256,2x96:full", 2};
-
-template <typename T>
-void fill_normal(const TensorView& tensor, const Philox& random) {
-  T* const values = tensor.as<T>();
-#pragma omp parallel for
-  for (std::int64_t i = 0; i < tensor.numel(); ++i)
-    values[i] = static_cast<T>(static_cast<float>(random.normal(static_cast<std::uint64_t>(i))));
-}
-
-// Tensors of one shape and pass, kept until the end of its timing.
-class Memory {
- public:
-  Memory(Device& device, Stream stream) : device_(device), stream_(stream) {}
-
-  TensorView empty(DType dtype, std::initializer_list<std::int64_t> shape, const std::string& name) {
-    TensorView view = TensorView::contiguous(nullptr, dtype, shape, device_.kind());
-    view.data = buffers_.emplace_back(device_, view.bytes(), name).data();
-    return view;
-  }
-
-  TensorView zeros(DType dtype, std::initializer_list<std::int64_t> shape, const std::string& name) {
-    const TensorView view = empty(dtype, shape, name);
-    device_.fill_zero(view, stream_);
-    return view;
-  }
-
-  TensorView normal(DType dtype, std::initializer_list<std::int64_t> shape, const std::string& name) {
-    const TensorView view = empty(dtype, shape, name);
-    std::vector<std::byte> host(view.bytes());
-    const TensorView values = TensorView::contiguous(host.data(), dtype, shape);
-    const Philox random(1234, buffers_.size());
-    dtype == DType::bf16 ? fill_normal<bf16>(values, random) : fill_normal<float>(values, random);
-    device_.copy(view, values, stream_);
-    device_.synchronize(stream_);
-    return view;
-  }
-
- private:
-  Device& device_;
-  Stream stream_;
-  std::vector<Buffer> buffers_;
-};
 
 // What is timed: one shape, dtype and pass.
 struct Problem {
@@ -131,7 +89,7 @@ struct Inputs {
 TensorView first(const TensorView& view, std::int64_t d) { return view.slice(3, 0, d); }
 TensorView last(const TensorView& view, std::int64_t d) { return view.slice(3, view.shape[3] - d, d); }
 
-Inputs make_inputs(const Problem& problem, const ops::MlaAttentionProblem& asked, Memory& memory) {
+Inputs make_inputs(const Problem& problem, const ops::MlaAttentionProblem& asked, BenchMemory& memory) {
   const std::int64_t b = problem.shape.batch, s = problem.shape.seqlen, h = problem.heads;
   const DType dtype = problem.dtype;
   Inputs inputs;
@@ -163,7 +121,7 @@ Inputs make_inputs(const Problem& problem, const ops::MlaAttentionProblem& asked
 }
 
 // All sets have one place for their gradients.
-void share_gradients(const Problem& problem, Memory& memory, std::vector<Inputs>& sets) {
+void share_gradients(const Problem& problem, BenchMemory& memory, std::vector<Inputs>& sets) {
   const std::int64_t b = problem.shape.batch, s = problem.shape.seqlen, h = problem.heads;
   const TensorView dq = memory.empty(problem.dtype, {b, s, h, kNope + kRope}, "dq");
   const TensorView dkv = memory.empty(problem.dtype, {b, s, h, kNope + kValue}, "dkv");
@@ -187,12 +145,6 @@ struct Candidate {
   std::vector<double> times{};
 };
 
-double median(std::vector<double> values) {
-  std::ranges::sort(values);
-  const std::size_t half = values.size() / 2;
-  return values.size() % 2 == 1 ? values[half] : (values[half - 1] + values[half]) / 2;
-}
-
 class AttentionBench {
  public:
   AttentionBench(DeviceKind kind, const BenchAttentionOptions& options)
@@ -206,7 +158,7 @@ class AttentionBench {
 
   // Prints a row a backend and regime.
   void time(const Problem& problem, const std::vector<const ops::MlaAttentionBackend*>& backends) {
-    Memory memory(*device_, context_.stream);
+    BenchMemory memory(*device_, context_.stream);
     const ops::MlaAttentionProblem asked = problem.asked(device_->kind());
     std::vector<Inputs> sets;
     for (std::int64_t i = 0; i < problem.sets(rule_.rotated_bytes); ++i)
@@ -222,7 +174,7 @@ class AttentionBench {
 
  private:
   Candidate prepare(const ops::MlaAttentionBackend& backend, const Problem& problem,
-                    const ops::MlaAttentionProblem& asked, const std::vector<Inputs>& sets, Memory& memory) {
+                    const ops::MlaAttentionProblem& asked, const std::vector<Inputs>& sets, BenchMemory& memory) {
     Candidate candidate{.backend = &backend};
     if (device_->kind() == DeviceKind::cuda) candidate.counters = memory.zeros(DType::i64, {2}, "clock counters");
     const auto workspace = [&](std::size_t bytes) {

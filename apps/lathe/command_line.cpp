@@ -14,6 +14,7 @@
 #include "core/error.h"
 #include "lathe/arguments.h"
 #include "lathe/bench_command.h"
+#include "lathe/bench_step_command.h"
 #include "lathe/commands.h"
 #include "lathe/data_command.h"
 #include "lathe/nearest_name.h"
@@ -99,7 +100,7 @@ class Command {
   std::shared_ptr<Options> options_;
 };
 
-// Of TrainOptions or PlanOptions.
+// Of TrainOptions, PlanOptions or BenchStepOptions.
 template <typename Options>
 void add_run_config(Command<Options>& command) {
   command.add_path("--config", &Options::config, "FILE", "the run's settings, run.toml")->required();
@@ -205,7 +206,7 @@ void add_data(CLI::App& app, Action& action) {
 
 void add_bench(CLI::App& app, Action& action) {
   using Options = BenchAttentionOptions;
-  CLI::App* bench = app.add_subcommand("bench", "Time what a step is made of; JSON lines")->require_subcommand(1);
+  CLI::App* bench = app.add_subcommand("bench", "Time a training step, or what it is made of")->require_subcommand(1);
   Command<Options> attention(*bench, "attention", "Time the attention operator; a JSON object a line");
   attention.add_choice("--device", &Options::device, {"auto", "cpu", "cuda"}, "where it runs (auto)");
   attention.add("--backend", "NAME|all", "one of lathe info, or all that support the shape (all)",
@@ -219,6 +220,16 @@ void add_bench(CLI::App& app, Action& action) {
   attention.add_choice("--regime", &Options::regime, {"burst", "sustained", "all"},
                        "after idling, back to back, or both (all)");
   attention.runs(action, run_bench_attention);
+
+  Command<BenchStepOptions> step(*bench, "step", "Time a run's training step, and its share of the device, by op");
+  add_run_config(step);
+  step.add_integer("--steps", &BenchStepOptions::steps, 1, kMaxCount, "timed as a whole (10)");
+  step.add_integer("--warmup", &BenchStepOptions::warmup, 0, kMaxCount, "before those (3)");
+  step.add("--out", "FILE", "also write the table as JSON", [](BenchStepOptions& options, const std::string& text) {
+    require(!text.empty(), "--out: expected a path, found an empty text");
+    options.out = text;
+  });
+  step.runs(action, run_bench_step);
 }
 
 void add_folder_commands(CLI::App& app, Action& action) {

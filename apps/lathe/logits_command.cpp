@@ -15,8 +15,7 @@ LoadedModel load_for_tokens(const std::filesystem::path& checkpoint, const std::
                             const std::filesystem::path& out, LoadOptions options) {
   const OpenedModel opened = open_model(checkpoint);
   require_tokens_in_vocabulary(tokens, opened.config);
-  require(!std::filesystem::is_directory(out), "{}: is a folder, expected the name of a file", out.string());
-  require_writable_directory(std::filesystem::absolute(out).parent_path());
+  require_writable_file(out);
   options.max_positions = static_cast<std::int64_t>(tokens.size());
   return load_model(opened, options);
 }

@@ -6,6 +6,7 @@
 
 #include "device/device.h"
 #include "device/stopwatch.h"
+#include "device/timeline.h"
 #include "ops/mla_attention.h"
 #include "ops/table.h"
 
@@ -15,6 +16,7 @@ namespace lathe {
 std::string cuda_unavailable();
 std::unique_ptr<Device> make_cuda_device_or_refuse();
 std::unique_ptr<Stopwatch> make_cuda_stopwatch_or_refuse();
+std::unique_ptr<Timeline> make_cuda_timeline_or_refuse(Stream stream);
 
 const ops::Table& cuda_table();
 const ops::MlaAttentionBackend& sm90_attention_backend();

@@ -46,6 +46,10 @@ std::unique_ptr<Stopwatch> make_stopwatch(DeviceKind kind) {
   return kind == DeviceKind::cpu ? make_cpu_stopwatch() : make_cuda_stopwatch_or_refuse();
 }
 
+std::unique_ptr<Timeline> make_timeline(DeviceKind kind, Stream stream) {
+  return kind == DeviceKind::cpu ? make_cpu_timeline() : make_cuda_timeline_or_refuse(stream);
+}
+
 const ops::Table& op_table(DeviceKind kind) { return kind == DeviceKind::cpu ? kCpuTable : cuda_table(); }
 
 }  // namespace lathe

@@ -8,6 +8,7 @@
 
 #include "device/device.h"
 #include "device/stopwatch.h"
+#include "device/timeline.h"
 #include "ops/mla_attention.h"
 #include "ops/table.h"
 
@@ -21,6 +22,9 @@ std::unique_ptr<Device> make_device(DeviceKind kind);
 
 // One for work on the device that make_device made last; throws as it does.
 std::unique_ptr<Stopwatch> make_stopwatch(DeviceKind kind);
+
+// The same for the work of a stream.
+std::unique_ptr<Timeline> make_timeline(DeviceKind kind, Stream stream);
 
 // The op table of a device; lives as long as the program.
 const ops::Table& op_table(DeviceKind kind);

@@ -54,20 +54,28 @@ constexpr ops::Table kCudaTable{
     .sum_of_squares = ops::cuda::sum_of_squares,
 };
 
+void require_cuda() {
+  const std::string reason = cuda_device_unavailable();
+  require(reason.empty(), "{}", reason);
+}
+
 }  // namespace
 
 std::string cuda_unavailable() { return cuda_device_unavailable(); }
 
 std::unique_ptr<Device> make_cuda_device_or_refuse() {
-  const std::string reason = cuda_device_unavailable();
-  require(reason.empty(), "{}", reason);
+  require_cuda();
   return make_cuda_device(0);
 }
 
 std::unique_ptr<Stopwatch> make_cuda_stopwatch_or_refuse() {
-  const std::string reason = cuda_device_unavailable();
-  require(reason.empty(), "{}", reason);
+  require_cuda();
   return make_cuda_stopwatch();
+}
+
+std::unique_ptr<Timeline> make_cuda_timeline_or_refuse(Stream stream) {
+  require_cuda();
+  return make_cuda_timeline(stream);
 }
 
 const ops::Table& cuda_table() { return kCudaTable; }

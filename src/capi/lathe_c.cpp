@@ -67,10 +67,12 @@ class CallersGpu final : public Device {
   std::string describe() const override { return "the caller's GPU"; }
   void* allocate(std::size_t, const std::string& name) override { fail("{}: the C interface allocates nothing", name); }
   void release(void*, std::size_t) noexcept override {}
-  void copy(const TensorView&, const TensorView&, Stream) override { fail("the C interface copies nothing"); }
-  void fill_zero(const TensorView&, Stream) override { fail("the C interface fills nothing"); }
   void synchronize(Stream) override { fail("the C interface waits for nothing"); }
   std::size_t peak_memory_bytes() const override { return 0; }
+
+ private:
+  void do_copy(const TensorView&, const TensorView&, Stream) override { fail("the C interface copies nothing"); }
+  void do_fill_zero(const TensorView&, Stream) override { fail("the C interface fills nothing"); }
 };
 
 // The CPU's scratch memory: each thread keeps its own until it ends.

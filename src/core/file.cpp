@@ -114,4 +114,9 @@ void require_writable_directory(const fs::path& path) {
   ::rmdir(probe.c_str());
 }
 
+void require_writable_file(const fs::path& path) {
+  require(!fs::is_directory(path), "{}: is a folder, expected the name of a file", path.string());
+  require_writable_directory(fs::absolute(path).parent_path());
+}
+
 }  // namespace lathe

@@ -40,4 +40,7 @@ void sync_directory(const std::filesystem::path& path);
 // Leaves nothing there.
 void require_writable_directory(const std::filesystem::path& path);
 
+// Throws InputError unless a file of that name can be written, by the same look at its folder.
+void require_writable_file(const std::filesystem::path& path);
+
 }  // namespace lathe

@@ -38,20 +38,6 @@ class CpuDevice final : public Device {
 
   void release(void* data, std::size_t) noexcept override { std::free(data); }
 
-  void copy(const TensorView& to, const TensorView& from, Stream) override {
-    check_copy(to, from);
-    if (to.numel() == 0) return;
-    if (rounding_copy(to, from))
-      round(to.as<bf16>(), from.as<float>(), to.numel());
-    else
-      std::memcpy(to.data, from.data, to.bytes());
-  }
-
-  void fill_zero(const TensorView& tensor, Stream) override {
-    check_fill(tensor);
-    if (tensor.numel() > 0) std::memset(tensor.data, 0, tensor.bytes());
-  }
-
   void synchronize(Stream) override {}
 
   std::size_t peak_memory_bytes() const override {
@@ -59,6 +45,16 @@ class CpuDevice final : public Device {
     getrusage(RUSAGE_SELF, &usage);
     return static_cast<std::size_t>(usage.ru_maxrss) * 1024;
   }
+
+ private:
+  void do_copy(const TensorView& to, const TensorView& from, Stream) override {
+    if (rounding_copy(to, from))
+      round(to.as<bf16>(), from.as<float>(), to.numel());
+    else
+      std::memcpy(to.data, from.data, to.bytes());
+  }
+
+  void do_fill_zero(const TensorView& tensor, Stream) override { std::memset(tensor.data, 0, tensor.bytes()); }
 };
 
 }  // namespace

@@ -85,21 +85,6 @@ class CudaDevice final : public Device {
     allocated_ -= bytes;
   }
 
-  void copy(const TensorView& to, const TensorView& from, Stream stream) override {
-    check_copy(to, from);
-    if (to.numel() == 0) return;
-    if (rounding_copy(to, from))
-      return check_cuda(round_to_bf16(to.data, from.as<float>(), to.numel(), handle_of(stream)), "round_to_bf16");
-    check_cuda(cudaMemcpyAsync(to.data, from.data, to.bytes(), direction(to, from), handle_of(stream)),
-               "cudaMemcpyAsync");
-  }
-
-  void fill_zero(const TensorView& tensor, Stream stream) override {
-    check_fill(tensor);
-    if (tensor.numel() == 0) return;
-    check_cuda(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), handle_of(stream)), "cudaMemsetAsync");
-  }
-
   void synchronize(Stream stream) override {
     check_cuda(cudaStreamSynchronize(handle_of(stream)), "cudaStreamSynchronize");
   }
@@ -107,6 +92,17 @@ class CudaDevice final : public Device {
   std::size_t peak_memory_bytes() const override { return peak_; }
 
  private:
+  void do_copy(const TensorView& to, const TensorView& from, Stream stream) override {
+    if (rounding_copy(to, from))
+      return check_cuda(round_to_bf16(to.data, from.as<float>(), to.numel(), handle_of(stream)), "round_to_bf16");
+    check_cuda(cudaMemcpyAsync(to.data, from.data, to.bytes(), direction(to, from), handle_of(stream)),
+               "cudaMemcpyAsync");
+  }
+
+  void do_fill_zero(const TensorView& tensor, Stream stream) override {
+    check_cuda(cudaMemsetAsync(tensor.data, 0, tensor.bytes(), handle_of(stream)), "cudaMemsetAsync");
+  }
+
   [[noreturn]] static void fail_out_of_memory(std::size_t bytes, const std::string& name) {
     cudaGetLastError();  // said by the exception; the next check is not to find it again
     std::size_t free = 0;

@@ -1,4 +1,4 @@
-#include "device/cuda_check.h"
+#include "device/cuda_events.h"
 #include "device/stopwatch.h"
 
 namespace lathe {
@@ -14,27 +14,6 @@ class CudaRecording final : public Stopwatch::Recording {
   CudaRecording& operator=(const CudaRecording&) = delete;
 
   cudaGraphExec_t exec = nullptr;
-};
-
-class Events {
- public:
-  explicit Events(int count) {
-    for (int i = 0; i < count; ++i) {
-      cudaEvent_t event = nullptr;
-      check_cuda(cudaEventCreate(&event), "cudaEventCreate");
-      events_.push_back(event);
-    }
-  }
-  ~Events() {
-    for (cudaEvent_t event : events_) static_cast<void>(cudaEventDestroy(event));
-  }
-  Events(const Events&) = delete;
-  Events& operator=(const Events&) = delete;
-
-  cudaEvent_t at(int index) const { return events_[static_cast<std::size_t>(index)]; }
-
- private:
-  std::vector<cudaEvent_t> events_;
 };
 
 class CudaStopwatch final : public Stopwatch {
@@ -65,19 +44,17 @@ class CudaStopwatch final : public Stopwatch {
 
   std::vector<double> replay(const Recording& recording, int count) override {
     const cudaGraphExec_t exec = static_cast<const CudaRecording&>(recording).exec;
-    const Events events(count + 1);
+    const auto replays = static_cast<std::size_t>(count);
+    CudaEvents events;
+    static_cast<void>(events.at(replays));  // all of them are made before the first is used
     check_cuda(cudaEventRecord(events.at(0), stream_), "cudaEventRecord");
-    for (int i = 0; i < count; ++i) {
+    for (std::size_t i = 0; i < replays; ++i) {
       check_cuda(cudaGraphLaunch(exec, stream_), "cudaGraphLaunch");
       check_cuda(cudaEventRecord(events.at(i + 1), stream_), "cudaEventRecord");
     }
     check_cuda(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
     std::vector<double> times;
-    for (int i = 0; i < count; ++i) {
-      float milliseconds = 0;
-      check_cuda(cudaEventElapsedTime(&milliseconds, events.at(i), events.at(i + 1)), "cudaEventElapsedTime");
-      times.push_back(1e3 * static_cast<double>(milliseconds));
-    }
+    for (std::size_t i = 0; i < replays; ++i) times.push_back(events.microseconds(i, i + 1));
     return times;
   }
 

@@ -4,11 +4,19 @@
 #include <utility>
 
 #include "core/log.h"
+#include "device/work_recorder.h"
 
 namespace lathe {
 namespace {
 
-constexpr std::size_t kShownBytes = 50'000;  // less is 0.0 MB: a part of the total only
+constexpr std::size_t kShownBytes = 50'000;               // less is 0.0 MB: a part of the total only
+constexpr std::string_view kCopies = "copies and fills";  // their class for a recorder
+
+void check_copy(const TensorView& to, const TensorView& from) {
+  const bool rounds = rounding_copy(to, from);
+  if (!to.is_contiguous() || !from.is_contiguous() || (to.dtype != from.dtype && !rounds) || to.numel() != from.numel())
+    fail("cannot copy {} to {}: both must be contiguous, of one dtype and size", from.describe(), to.describe());
+}
 
 }  // namespace
 
@@ -33,14 +41,20 @@ bool rounding_copy(const TensorView& to, const TensorView& from) {
   return to.device == from.device && to.dtype == DType::bf16 && from.dtype == DType::f32;
 }
 
-void check_copy(const TensorView& to, const TensorView& from) {
-  const bool rounds = rounding_copy(to, from);
-  if (!to.is_contiguous() || !from.is_contiguous() || (to.dtype != from.dtype && !rounds) || to.numel() != from.numel())
-    fail("cannot copy {} to {}: both must be contiguous, of one dtype and size", from.describe(), to.describe());
+void Device::copy(const TensorView& to, const TensorView& from, Stream stream) {
+  check_copy(to, from);
+  if (to.numel() == 0) return;
+  if (recorder_ == nullptr) return do_copy(to, from, stream);
+  const Work work{.bytes = static_cast<double>(to.bytes() + from.bytes())};
+  recorder_->record(kCopies, work, [&] { do_copy(to, from, stream); });
 }
 
-void check_fill(const TensorView& tensor) {
+void Device::fill_zero(const TensorView& tensor, Stream stream) {
   if (!tensor.is_contiguous()) fail("cannot fill {}: not contiguous", tensor.describe());
+  if (tensor.numel() == 0) return;
+  if (recorder_ == nullptr) return do_fill_zero(tensor, stream);
+  const Work work{.bytes = static_cast<double>(tensor.bytes())};
+  recorder_->record(kCopies, work, [&] { do_fill_zero(tensor, stream); });
 }
 
 Buffer::Buffer(Device& device, std::size_t bytes, const std::string& name) : device_(&device), bytes_(bytes) {

@@ -9,6 +9,8 @@
 
 namespace lathe {
 
+class WorkRecorder;
+
 // Work given to one stream runs in order. On the CPU every call has finished when it returns.
 struct Stream {
   void* handle = nullptr;
@@ -49,8 +51,8 @@ class Device {
 
   // Contiguous tensors of one dtype and element count, between this device and the host or within it; within it also
   // f32 to bf16, rounded to nearest even. The host's memory may be used again when this returns.
-  virtual void copy(const TensorView& to, const TensorView& from, Stream stream) = 0;
-  virtual void fill_zero(const TensorView& tensor, Stream stream) = 0;
+  void copy(const TensorView& to, const TensorView& from, Stream stream);
+  void fill_zero(const TensorView& tensor, Stream stream);
   // Returns when all work on the stream is done.
   virtual void synchronize(Stream stream) = 0;
 
@@ -60,16 +62,21 @@ class Device {
   // What every Buffer of this device is written into.
   MemoryLedger& memory() { return memory_; }
 
+  // Where set, every op, copy and fill on this device is timed by it; it outlives the setting.
+  void set_recorder(WorkRecorder* recorder) { recorder_ = recorder; }
+  WorkRecorder* recorder() const { return recorder_; }
+
  private:
+  // Of tensors that were checked and have elements.
+  virtual void do_copy(const TensorView& to, const TensorView& from, Stream stream) = 0;
+  virtual void do_fill_zero(const TensorView& tensor, Stream stream) = 0;
+
   MemoryLedger memory_;
+  WorkRecorder* recorder_ = nullptr;
 };
 
 // Whether a copy is one from f32 to bf16 within a device.
 bool rounding_copy(const TensorView& to, const TensorView& from);
-
-// What every device asks of the tensors of copy and fill_zero. Throw Error.
-void check_copy(const TensorView& to, const TensorView& from);
-void check_fill(const TensorView& tensor);
 
 // A named allocation. Move-only. The device outlives it.
 class Buffer {

@@ -5,8 +5,10 @@
 #include <initializer_list>
 #include <string_view>
 
+#include "device/work_recorder.h"
 #include "ops/context.h"
 #include "ops/table.h"
+#include "ops/work.h"
 
 namespace lathe::ops {
 
@@ -38,12 +40,14 @@ void check_absent(std::string_view op, std::string_view name, const TensorView& 
 
 [[noreturn]] void fail_missing(std::string_view op, const Context& context);
 
-// Runs the device's implementation; fails by name if it has none.
+// Runs the device's implementation, timed if the device has a recorder; fails by name if there is none.
 template <typename Params>
 void dispatch(std::string_view op, Implementation<Params> Table::*entry, const Context& context, const Params& params) {
   const Implementation<Params> run = context.table != nullptr ? context.table->*entry : nullptr;
   if (run == nullptr) fail_missing(op, context);
-  run(context, params);
+  WorkRecorder* const recorder = context.device->recorder();
+  if (recorder == nullptr) return run(context, params);
+  recorder->record(op, work_of(params), [&] { run(context, params); });
 }
 
 }  // namespace lathe::ops

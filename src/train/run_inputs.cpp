@@ -39,6 +39,21 @@ void open_data(const RunConfig& config, RunInputs& inputs) {
           config.model.config.string(), inputs.model.vocab_size, config.data.tokenizer, needed);
 }
 
+RunInputs open_model_and_data(const RunConfig& config, const fs::path& source) {
+  RunInputs inputs;
+  inputs.model = read_model(config, source);
+  inputs.layout = std::make_unique<ParameterLayout>(inputs.model);
+  open_data(config, inputs);
+  return inputs;
+}
+
+// The weights to start from, if the model is given as a folder.
+void open_weights(const RunConfig& config, const fs::path& source, RunInputs& inputs) {
+  if (!fs::is_directory(config.model.config)) return;
+  inputs.weights = std::make_unique<TensorFolder>(source);
+  require_model_tensors(*inputs.weights, inputs.model, *inputs.layout);
+}
+
 // Throws unless the checkpoint holds the model that the run is about.
 void require_same_model(const fs::path& checkpoint, const RunInputs& inputs) {
   const Json ours = model_config_json(inputs.model);
@@ -69,14 +84,16 @@ void open_resumed(const RunConfig& config, RunInputs& inputs) {
 
 ModelConfig read_run_model(const RunConfig& config) { return read_model(config, model_source(config)); }
 
-RunInputs open_run_inputs(const RunConfig& config) {
-  RunInputs inputs;
-  const bool with_weights = fs::is_directory(config.model.config);
-  const fs::path folder = model_source(config);
-  inputs.model = read_model(config, folder);
-  inputs.layout = std::make_unique<ParameterLayout>(inputs.model);
-  open_data(config, inputs);
+RunInputs open_step_inputs(const RunConfig& config) {
+  const fs::path source = model_source(config);
+  RunInputs inputs = open_model_and_data(config, source);
+  open_weights(config, source, inputs);
+  return inputs;
+}
 
+RunInputs open_run_inputs(const RunConfig& config) {
+  const fs::path source = model_source(config);
+  RunInputs inputs = open_model_and_data(config, source);
   const fs::path& directory = config.checkpoint.directory;
   require_writable_directory(directory);
   // Without a lock file nobody holds it, and none is left behind if the run is refused.
@@ -84,10 +101,7 @@ RunInputs open_run_inputs(const RunConfig& config) {
   if (config.resume) open_resumed(config, inputs);
   require(config.resume || list_checkpoints(directory).empty(),
           "checkpoint.directory {} holds checkpoints: go on with --resume, or name another folder", directory.string());
-  if (with_weights && !inputs.resumed) {
-    inputs.weights = std::make_unique<TensorFolder>(folder);
-    require_model_tensors(*inputs.weights, inputs.model, *inputs.layout);
-  }
+  if (!inputs.resumed) open_weights(config, source, inputs);
   return inputs;
 }
 

@@ -33,7 +33,11 @@ struct RunInputs {
 // The model that a run is about: of model.config, a config.json or a folder.
 ModelConfig read_run_model(const RunConfig& config);
 
-// Throws InputError for anything that the run could trip over later.
+// What training takes without a folder of its own: model, data, and the weights to start from.
+RunInputs open_step_inputs(const RunConfig& config);
+
+// The same for a run: also its folder, and where it goes on. Throws InputError for anything that the run could trip
+// over later.
 RunInputs open_run_inputs(const RunConfig& config);
 
 }  // namespace lathe

@@ -15,6 +15,7 @@ EVAL = ["eval", "--checkpoint", "model", "--data", "valid"]
 LOGITS = ["logits", "--checkpoint", "model", "--tokens", "1,2,3", "--out", "out.safetensors"]
 
 BENCH = ["bench", "attention"]
+BENCH_STEP = ["bench", "step", "--config", "run.toml"]
 
 
 # Changes to a workspace. Each returns a function of its folder.
@@ -184,6 +185,15 @@ CASES = [
     ("unknown pass", nothing, [*BENCH, "--pass", "sideways"], ["--pass", "sideways", "backward_deterministic"]),
     ("unknown regime", nothing, [*BENCH, "--regime", "slow"], ["--regime", "slow", "sustained"]),
     ("unknown device of the bench", nothing, [*BENCH, "--device", "tpu"], ["--device", "tpu", "cuda"]),
+    ("bench step without a config", nothing, BENCH_STEP[:2], ["--config"]),
+    ("bench step of 0 steps", nothing, [*BENCH_STEP, "--steps", "0"], ["--steps", "from 1"]),
+    ("bench step with a negative warmup", nothing, [*BENCH_STEP, "--warmup", "-1"], ["--warmup", "from 0"]),
+    ("bench step of an unknown key", nothing, [*BENCH_STEP, "--set", "training.sed=1"], ["training.sed"]),
+    ("bench step without data", nothing, [*BENCH_STEP, "--set", "data.train=['none']"], ["none"]),
+    ("bench step into a folder", nothing, [*BENCH_STEP, "--out", "model"], ["model", "folder"]),
+    ("bench step below a file", nothing, [*BENCH_STEP, "--out", "run.toml/out"], ["run.toml"]),
+    ("bench step into nothing", nothing, [*BENCH_STEP, "--out", ""], ["--out"]),
+    ("bench step with one argument too many", nothing, [*BENCH_STEP, "more"], ["more"]),
     ("logits into a folder", nothing, [*LOGITS[:6], "model"], ["model"]),
     ("logits below a file", nothing, [*LOGITS[:6], "run.toml/out"], ["run.toml"]),
     ("export onto a folder with content", nothing, ["export", "--checkpoint", "model", "--out", "model"], ["model"]),

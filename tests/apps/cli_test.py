@@ -75,7 +75,7 @@ class GoodInputTest(unittest.TestCase):
 
     def test_help_version_and_info(self):
         for command in (["--help"], ["train", "--help"], ["data", "stats", "--help"],
-                        ["bench", "attention", "--help"], ["--version"], ["info"]):
+                        ["bench", "attention", "--help"], ["bench", "step", "--help"], ["--version"], ["info"]):
             result = ws.run(LATHE, command, self.folder)
             self.assertEqual(result.code, 0, result)
             self.assertNotEqual(result.out, "")

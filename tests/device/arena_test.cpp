@@ -29,8 +29,6 @@ class CountingDevice final : public Device {
     live.erase(data);
     inner_->release(data, bytes);
   }
-  void copy(const TensorView& to, const TensorView& from, Stream stream) override { inner_->copy(to, from, stream); }
-  void fill_zero(const TensorView& tensor, Stream stream) override { inner_->fill_zero(tensor, stream); }
   void synchronize(Stream stream) override { inner_->synchronize(stream); }
   std::size_t peak_memory_bytes() const override { return inner_->peak_memory_bytes(); }
 
@@ -39,6 +37,9 @@ class CountingDevice final : public Device {
   std::map<void*, std::size_t> live;
 
  private:
+  void do_copy(const TensorView& to, const TensorView& from, Stream stream) override { inner_->copy(to, from, stream); }
+  void do_fill_zero(const TensorView& tensor, Stream stream) override { inner_->fill_zero(tensor, stream); }
+
   std::unique_ptr<Device> inner_ = make_cpu_device();
 };
 

@@ -35,14 +35,6 @@ class GuardedDevice final : public Device {
     blocks_.erase(data);
     in_use_ -= bytes;
   }
-  void copy(const TensorView& to, const TensorView& from, Stream stream) override {
-    const Opened opened(*this);
-    host_->copy(to, from, stream);
-  }
-  void fill_zero(const TensorView& tensor, Stream stream) override {
-    const Opened opened(*this);
-    host_->fill_zero(tensor, stream);
-  }
   void synchronize(Stream) override { ++synchronizations; }
   std::size_t peak_memory_bytes() const override { return in_use_; }
 
@@ -62,6 +54,15 @@ class GuardedDevice final : public Device {
   int synchronizations = 0;
 
  private:
+  void do_copy(const TensorView& to, const TensorView& from, Stream stream) override {
+    const Opened opened(*this);
+    host_->copy(to, from, stream);
+  }
+  void do_fill_zero(const TensorView& tensor, Stream stream) override {
+    const Opened opened(*this);
+    host_->fill_zero(tensor, stream);
+  }
+
   int protection() const { return open_ > 0 ? PROT_READ | PROT_WRITE : PROT_NONE; }
   void change(int by) {
     open_ += by;

@@ -10,12 +10,14 @@
 #include "core/test_support.h"
 #include "data/token_file_writer.h"
 #include "device/guarded_device.h"
+#include "device/work_recorder.h"
 #include "train/evaluate.h"
 #include "train/generate.h"
 #include "train/host_copy.h"
 #include "train/model_io.h"
 #include "train/optimizer.h"
 #include "train/trainer.h"
+#include "train/training_steps.h"
 
 namespace lathe::testing {
 namespace {
@@ -258,6 +260,27 @@ TEST_F(DeviceRunDeathTest, TheGuardHolds) {
   GuardedDevice device;
   const Buffer buffer(device, 64, "guarded");
   EXPECT_DEATH(static_cast<volatile char*>(buffer.data())[0] = 1, "");
+}
+
+TEST_F(DeviceRun, RecordingChangesNoStep) {
+  const RunConfig settings = config("recorded");
+  const RunInputs inputs = open_step_inputs(settings);
+  EXPECT_FALSE(fs::exists(settings.checkpoint.directory));
+  const Runtime plain = runtime(DeviceKind::cuda), recorded = runtime(DeviceKind::cuda);
+  TrainingSteps plain_steps(settings, plain, inputs), recorded_steps(settings, recorded, inputs);
+  WorkRecorder recorder(make_cpu_timeline());
+  recorded.device->set_recorder(&recorder);
+  std::vector<std::int64_t> calls;
+  for (int step = 1; step <= 3; ++step) {
+    const StepMetrics expected = plain_steps.run_step(), found = recorded_steps.run_step();
+    EXPECT_EQ(found.step, step);
+    EXPECT_EQ(found.cross_entropy_loss, expected.cross_entropy_loss);
+    EXPECT_EQ(found.gradient_norm, expected.gradient_norm);
+    calls.push_back(0);
+    for (const WorkRecorder::Class& each : recorder.take()) calls.back() += each.calls;
+  }
+  EXPECT_GT(calls[0], 100);
+  EXPECT_EQ(calls, std::vector<std::int64_t>(3, calls[0]));
 }
 
 }  // namespace
