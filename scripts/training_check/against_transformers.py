@@ -90,7 +90,8 @@ def compare(options, scratch, found):
               "loss_within": LOSS_WITHIN, "logits_rms": truth.square().mean().sqrt().item(),
               "error_lathe": ours, "error_transformers_bf16": theirs, "allowed_times": TIMES}
     print(f"{parameters / 1e9:.2f}e9 parameters, transformers {sys.modules['transformers'].__version__}; loss {loss}, "
-          f"transformers {true_loss:.4f}, in bf16 {half_loss:.4f}; error of logits {ours}, transformers in bf16 {theirs}")
+          f"transformers {true_loss:.4f}, in bf16 {half_loss:.4f}; error of logits {ours}, "
+          f"transformers in bf16 {theirs}")
     if not abs(loss - true_loss) <= LOSS_WITHIN:
         raise Mismatch(f"loss {loss}, transformers {true_loss:.5f}, allowed is a difference of {LOSS_WITHIN}")
     for name, value in ours.items():
