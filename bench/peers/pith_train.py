@@ -114,13 +114,14 @@ def run_child(options):
         pretrain_lm.launch(configuration(options, folder))
     step = statistics.median(seconds[options.warm_up:])
     project = tomllib.loads((options.source / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    print(json.dumps({
-        "impl": "pith-train", "version": project["version"], "device": torch.cuda.get_device_name(0), "torch": torch.__version__,
-        "layers": LAYERS, "sequence_length": LENGTH, "micro_batch_size": options.child, "global_batch_size": options.global_batch,
-        "balanced_routing": True, "step_seconds": seconds, "tokens_per_second": options.global_batch * LENGTH / step,
-        # Of the last step: what tensors held, and what torch took from the device for them.
-        "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
-        "peak_reserved_bytes": torch.cuda.max_memory_reserved()}), flush=True)
+    row = {"impl": "pith-train", "version": project["version"], "device": torch.cuda.get_device_name(0),
+           "torch": torch.__version__, "layers": LAYERS, "sequence_length": LENGTH,
+           "micro_batch_size": options.child, "global_batch_size": options.global_batch, "balanced_routing": True,
+           "step_seconds": seconds, "tokens_per_second": options.global_batch * LENGTH / step,
+           # Of the last step: what tensors held, and what torch took from the device for them.
+           "peak_allocated_bytes": torch.cuda.max_memory_allocated(),
+           "peak_reserved_bytes": torch.cuda.max_memory_reserved()}
+    print(json.dumps(row), flush=True)
 
 
 def main():
@@ -142,7 +143,8 @@ def main():
         return run_child(options)
     failed = 0
     for micro_batch in map(int, options.micro_batches.split(",")):
-        command = [sys.executable, __file__, *sys.argv[1:], "--child", str(micro_batch)]
+        # -P: what lies beside this file must not stand in for packages of the same names.
+        command = [sys.executable, "-P", __file__, *sys.argv[1:], "--child", str(micro_batch)]
         try:
             done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=options.seconds)
         except subprocess.TimeoutExpired:
