@@ -21,12 +21,13 @@ MODELS = {"quickstart": {}, "DeepSeek-V2's heads": V2_HEADS}
 
 # Steps 1 to 19 of a run may differ by more: the first updates of AdamW follow the sign of each gradient. The learning
 # rate is a third of the quickstart's: at that one training itself parts runs (two in fp32 whose initial weights differ
-# by 0.5% are 1.5% apart at step 200), at this one transformers in bf16 with fp32 masters stays within 0.2% of fp32.
+# by 0.5% are 1.5% apart at step 200), at this one transformers in bf16 with fp32 masters stays within 0.3% of fp32.
 FOLLOW_FROM, FOLLOW_WITHIN, FOLLOW_RATE = 20, 0.01, 1e-3
 # Errors of a gradient in units of 2^-8, bf16's distance between 1 and the number below. A gradient has passed some ten
 # roundings a layer, each of at most half a unit and random in sign: transformers in bf16 is up to 3.4 units from fp32
-# on these models where the choice of experts is the same. Where scores decide, bf16 moves a few tokens from one expert
-# to another; a layer's experts are then measured together, and transformers is up to 6 units away.
+# on these models where both give a token the same experts. Where scores choose them, bf16 moves a few tokens from one
+# expert to another: a layer's experts are then measured together, and transformers is up to 5.2 units away. (Its
+# embedding apart, which adds in bf16 what Lathe adds in fp32.)
 UNIT = 2.0**-8
 DEALT_UNITS, CHOSEN_UNITS = 8, 16
 
