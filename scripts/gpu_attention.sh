@@ -26,19 +26,7 @@ export PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$(nproc)}
 export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-3000} # torch's threads and Lathe's take turns
 [ -f "$LATHE_LIBRARY" ] || { echo "gpu_attention.sh: $LATHE_LIBRARY does not exist" >&2; exit 2; }
-mkdir -p "$OUT_DIR"
-failed=0
-
-# part NAME SECONDS COMMAND...: the command, logged; 30 seconds more than it knows of, then it is killed.
-part() {
-  local name=$1 seconds=$2 start=$SECONDS code
-  shift 2
-  printf '\n== %s (limit %d s)\n' "$name" "$seconds"
-  timeout --kill-after=10 $((seconds + 30)) "$@" 2>&1 | tee "$OUT_DIR/$name.log"
-  code=${PIPESTATUS[0]}
-  printf '== %s: exit code %d after %d s\n' "$name" "$code" $((SECONDS - start))
-  [ "$code" -eq 0 ] || failed=1
-}
+. scripts/gpu_part.sh
 
 check() {
   part check "${CHECK_SECONDS:-240}" "$PYTHON" scripts/check_attention.py --passes "$PASSES" --commit "$COMMIT" \

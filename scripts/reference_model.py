@@ -61,13 +61,14 @@ def yarn(**fields):
     }
 
 
-def make_model(config, seed):
+def make_model(config, seed, device="cpu"):
     """A model in fp32 whose activations, scores and logits are of order 1, with no norm or bias at its start value."""
-    model = DeepseekV2ForCausalLM(config).float()
-    generator = torch.Generator().manual_seed(seed)
+    with torch.device(device):
+        model = DeepseekV2ForCausalLM(config).float()
+    generator = torch.Generator(device).manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
+            noise = torch.randn(parameter.shape, generator=generator, device=device)
             if name.endswith("norm.weight"):
                 noise = 1 + 0.1 * noise
             elif name.endswith(".bias"):
@@ -90,12 +91,12 @@ def save_in_bf16(model, folder, max_shard_size):
     model.save_pretrained(folder, max_shard_size=max_shard_size)
 
 
-def load_model(folder):
+def load_model(folder, dtype=torch.float32, device="cpu"):
     model = DeepseekV2ForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager"
+        folder, dtype=dtype, attn_implementation="eager", experts_implementation="eager"
     )
     check_softmax_scale(model)
-    return model.eval()
+    return model.eval().to(device)
 
 
 def check_softmax_scale(model):
