@@ -11,8 +11,28 @@
 
 namespace lathe {
 
-std::int64_t head_chunk_rows(std::int64_t vocab_size) {
-  return std::clamp<std::int64_t>((std::int64_t{1} << 26) / vocab_size, 1, 1024);
+namespace {
+
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+
+// The logits' gradient as the products take it, in the activations' type: each row in the place of its logits, or of
+// their front half.
+TensorView gradient_in_place(const TensorView& logits, DType dtype) {
+  TensorView gradient = logits;
+  gradient.dtype = dtype;
+  gradient.strides[0] *= static_cast<std::int64_t>(size_of(logits.dtype) / size_of(dtype));
+  return gradient;
+}
+
+}  // namespace
+
+std::int64_t head_chunk_rows(std::int64_t vocab_size, std::int64_t rows, DeviceKind device) {
+  if (device == DeviceKind::cpu)
+    return std::min(rows, std::clamp<std::int64_t>((std::int64_t{1} << 26) / vocab_size, 1, 1024));
+  constexpr std::int64_t kTile = 128;  // of a product's rows
+  const std::int64_t most = std::max((std::int64_t{1} << 29) / vocab_size / kTile, std::int64_t{1}) * kTile;
+  const std::int64_t chunks = std::max(ceil_div(rows, most), std::int64_t{1});
+  return std::min(rows, ceil_div(ceil_div(rows, chunks), kTile) * kTile);
 }
 
 Model::Model(const ModelConfig& config, const ParameterLayout& layout, const ops::Context& ops, Arena& activations,
@@ -62,22 +82,23 @@ void Model::head_loss(const MicroBatch& batch, const TensorView& normed, double 
                       const TensorView& dnormed) {
   const TraceRange range("head and loss");
   const std::int64_t rows = batch.rows();
-  const std::int64_t chunk = head_chunk_rows(config_.vocab_size);
+  const std::int64_t chunk = head_chunk_rows(config_.vocab_size, rows, ops_.device->kind());
   const ArenaScope scope(activations_);
   const DType logits_dtype = at_least_f32(normed.dtype);
-  const TensorView memory = activations_.take(logits_dtype, {std::min(chunk, rows), config_.vocab_size});
+  const TensorView memory = activations_.take(logits_dtype, {chunk, config_.vocab_size});
   for (std::int64_t begin = 0; begin < rows; begin += chunk) {
     const std::int64_t count = std::min(chunk, rows - begin);
     const TensorView logits = memory.slice(0, 0, count);
+    const TensorView dlogits = dnormed ? gradient_in_place(logits, normed.dtype) : TensorView{};
     const TensorView x = normed.slice(0, begin, count);
     ops::linear_forward(ops_, {.x = x, .weight = weights_.lm_head, .bias = {}, .out = logits});
     ops::cross_entropy(ops_, {.logits = logits,
                               .targets = batch.targets.slice(0, begin, count),
                               .scale = scale,
                               .loss = loss,
-                              .dlogits = dnormed ? logits : TensorView{}});
+                              .dlogits = dlogits});
     if (dnormed)
-      ops::linear_backward(ops_, {.dout = logits,
+      ops::linear_backward(ops_, {.dout = dlogits,
                                   .x = x,
                                   .weight = weights_.lm_head,
                                   .dx = dnormed.slice(0, begin, count),

@@ -13,8 +13,9 @@
 
 namespace lathe {
 
-// Rows of logits at a time: enough for a full-speed product, little memory at a vocabulary of 100,000.
-std::int64_t head_chunk_rows(std::int64_t vocab_size);
+// Rows of logits at a time, of `rows` in all. Every chunk reads and writes the whole fp32 gradient of the head, so on a
+// GPU there are as few as 2 GiB of logits allow, of one size. On the CPU 256 MB are enough for a full-speed product.
+std::int64_t head_chunk_rows(std::int64_t vocab_size, std::int64_t rows, DeviceKind device);
 
 class Model {
  public:

@@ -15,7 +15,10 @@ void cross_entropy(const Context& context, const CrossEntropy& op) {
   check_tensor(kName, "logits", op.logits, context, op.logits.dtype, {rows, vocab});
   check_tensor(kName, "targets", op.targets, context, DType::i32, {rows});
   check_tensor(kName, "loss", op.loss, context, DType::f64, {1});
-  if (op.dlogits) check_tensor(kName, "dlogits", op.dlogits, context, op.logits.dtype, {rows, vocab});
+  if (op.dlogits) {
+    const bool narrow = op.logits.dtype == DType::f32 && op.dlogits.dtype == DType::bf16;
+    check_tensor(kName, "dlogits", op.dlogits, context, narrow ? DType::bf16 : op.logits.dtype, {rows, vocab});
+  }
   dispatch(kName, &Table::cross_entropy, context, op);
 }
 

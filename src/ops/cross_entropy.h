@@ -12,7 +12,9 @@ struct CrossEntropy {
   TensorView targets;  // [C] i32, each in [0, V) or kIgnoreIndex
   double scale = 1.0;  // 1 / N, N the unmasked targets of the global batch
   TensorView loss;     // [1] f64, added to: scale * sum of the rows' losses
-  TensorView dlogits;  // [C, V] or none, written: scale * (softmax - onehot), 0 for ignored rows; may be logits itself
+  // [C, V] or none, written: scale * (softmax - onehot), 0 for ignored rows. Of the logits' type, or bf16 beside fp32.
+  // Its rows may begin where the logits' do: then each takes the place of its own logits.
+  TensorView dlogits;
 };
 
 void cross_entropy(const Context& context, const CrossEntropy& op);

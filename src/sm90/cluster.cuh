@@ -14,12 +14,20 @@ __device__ __forceinline__ uint32_t cluster_rank() {
   asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
   return rank;
 }
-// All threads of all blocks of the cluster take part.
+// A barrier of all threads of all blocks of the cluster, in two halves and whole. Relaxed: nothing that was written
+// before is seen behind it.
+__device__ __forceinline__ void cluster_barrier_arrive_relaxed() {
+  asm volatile("barrier.cluster.arrive.relaxed.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_barrier_arrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void cluster_barrier_wait() {
+  asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
 __device__ __forceinline__ void cluster_sync() {
-  asm volatile(
-      "barrier.cluster.arrive.release.aligned;\n"
-      "barrier.cluster.wait.acquire.aligned;\n" ::
-          : "memory");
+  cluster_barrier_arrive();
+  cluster_barrier_wait();
 }
 // The address, good for the whole cluster, of the same place in the block of that rank.
 __device__ __forceinline__ uint32_t cluster_address(uint32_t shared_address, uint32_t rank) {

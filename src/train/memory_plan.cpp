@@ -56,7 +56,9 @@ Elements backward_per_row(const ModelConfig& config, std::int64_t layer) {
 }
 
 // The high-water mark of a forward and backward: everything kept, and then the logits' chunk or one layer's backward.
-std::int64_t activations(const ModelConfig& config, DType dtype, std::int64_t rows) {
+std::int64_t activations(const ModelConfig& config, const TrainingShape& shape) {
+  const DType dtype = shape.dtype;
+  const std::int64_t rows = shape.micro_batch_size * shape.sequence_length;
   Elements kept{.plain = 3 * config.hidden_size, .wide = 1};  // embedding, last norm, gradient
   std::int64_t backward = 0;
   for (std::int64_t layer = 0; layer < config.num_layers; ++layer) {
@@ -65,18 +67,19 @@ std::int64_t activations(const ModelConfig& config, DType dtype, std::int64_t ro
     kept.wide += of_layer.wide;
     backward = std::max(backward, backward_per_row(config, layer).bytes(dtype));
   }
-  const std::int64_t logits = std::min(rows, head_chunk_rows(config.vocab_size)) * config.vocab_size *
+  const std::int64_t logits = head_chunk_rows(config.vocab_size, rows, shape.device) * config.vocab_size *
                               static_cast<std::int64_t>(size_of(at_least_f32(dtype)));
   return rows * kept.bytes(dtype) + std::max(logits, rows * backward);
 }
 
-// The most that an op takes while it runs: on the CPU a copy of its weights, transposed; on a GPU a chunk of logits'
-// gradients in the activations' dtype.
+// The most that an op takes while it runs: on the CPU a copy of its weights, transposed; on a GPU the attention
+// backward's fp32 gradients of queries and of the shared keys, a head each.
 std::int64_t scratch(const ModelConfig& config, const ParameterLayout& layout, const TrainingShape& shape) {
   const auto element = static_cast<std::int64_t>(size_of(shape.dtype));
   const std::int64_t rows = shape.micro_batch_size * shape.sequence_length;
   if (shape.device == DeviceKind::cuda)
-    return std::min(rows, head_chunk_rows(config.vocab_size)) * config.vocab_size * element;
+    return rows * config.num_heads * (config.qk_head_dim() + config.qk_rope_head_dim) *
+           static_cast<std::int64_t>(sizeof(float));
   std::int64_t largest = 0;
   for (const ParameterLayout::Block& block : layout.blocks()) {
     if (block.name == "embedding" && !config.tie_word_embeddings) continue;
@@ -118,7 +121,7 @@ MemoryPlan plan_memory(const ModelConfig& config, const ParameterLayout& layout,
   if (shape.dtype == DType::bf16) plan.categories.push_back({"masters", fp32});
   plan.categories.push_back({"gradients", fp32});
   plan.categories.push_back({"moments", 2 * fp32});
-  plan.categories.push_back({"activations", activations(config, shape.dtype, rows)});
+  plan.categories.push_back({"activations", activations(config, shape)});
   plan.categories.push_back({"scratch", scratch(config, layout, shape)});
   plan.categories.push_back({"tokens", shape.micro_batches * (4 * rows + 1) * std::int64_t{sizeof(std::int32_t)}});
   plan.categories.push_back(

@@ -42,6 +42,7 @@ inline Views views(ops::MlaAttentionBackward& p) {
   return {&p.q_nope, &p.q_pe,    &p.k_nope, &p.k_pe,    &p.v,  &p.out,
           &p.dout,   &p.dq_nope, &p.dq_pe,  &p.dk_nope, &p.dv, &p.dk_pe};
 }
+inline Views views(ops::CrossEntropy& p) { return {&p.dlogits}; }
 inline Views views(ops::PermuteForward& p) { return {&p.x, &p.out}; }
 inline Views views(ops::PermuteBackward& p) { return {&p.dout, &p.dx}; }
 inline Views views(ops::UnpermuteForward& p) { return {&p.x, &p.residual, &p.shared, &p.out}; }

@@ -19,6 +19,7 @@ void cross_entropy(const Context& context, const CrossEntropy& op) {
   params.scale = op.scale;
   params.losses = take_scratch<double>(context, params.rows);
   params.loss = op.loss.as<double>();
+  if (op.dlogits) params.gradient_element = element_of("cross_entropy", op.dlogits);
   params.wide = rows_of_16_bytes({op.logits, op.dlogits});
   check_cuda(launch_cross_entropy(params, stream_of(context)), "launching cross_entropy");
 }
