@@ -115,6 +115,13 @@ std::vector<cases::GroupedLinearCase> grouped_cases() {
   cases.push_back({"Vectors", {0, 3, 130, 0, 128, 1, 257, 0}, 5, 72, 136, 8});
   cases.push_back({"Tiles", {128, 256, 64}, 0, 128, 256, 0});
   cases.push_back({"Deep", {700, 0, 33}, 0, 264, 40, 0});
+  // Groups around the steps of a sum and the halves of a tile; NaN right behind the last one.
+  cases.push_back({"Groups", {0, 768, 1, 63, 64, 192, 129, 0, 65}, 5, 264, 392, 8});
+  cases.push_back({"HalfTile", {192, 65}, 3, 384, 1408, 0});
+  // Several tiles of the weight's gradient for every block of a GPU.
+  cases::GroupedLinearCase turns{"Turns", {}, 9, 520, 640, 0};
+  for (std::int32_t group = 0; group < 40; ++group) turns.rows.push_back(group * 37 % 100);
+  cases.push_back(turns);
   return cases;
 }
 
