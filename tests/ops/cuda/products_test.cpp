@@ -25,6 +25,7 @@ std::vector<cases::LinearCase> linear_cases() {
   cases.push_back({"Vectors", 200, 128, 192, 8});
   cases.push_back({"Router", 500, 2048, 64, 0});
   cases.push_back({"Hidden", 256, 2048, 3072, 0});
+  cases.push_back({"HalfRows", 130, 64, 520, 520});  // as the head's gradient lies, in the front halves of its rows
   return cases;
 }
 
