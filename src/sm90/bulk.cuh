@@ -17,7 +17,7 @@ __device__ __forceinline__ void bulk_load(uint32_t destination, const void* sour
       "l"(source), "r"(bytes), "r"(barrier)
       : "memory");
 }
-__device__ __forceinline__ void bulk_store(float* destination, uint32_t source, int bytes) {
+__device__ __forceinline__ void bulk_store(void* destination, uint32_t source, int bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(destination), "r"(source), "r"(bytes)
                : "memory");
 }

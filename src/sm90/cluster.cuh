@@ -71,4 +71,14 @@ __device__ __forceinline__ void tma_load_multicast(uint32_t destination, const C
       : "memory");
 }
 
+__device__ __forceinline__ void tma_load_matrix_multicast(uint32_t destination, const CUtensorMap* map,
+                                                          uint32_t barrier, int column, int row, int matrix,
+                                                          uint16_t ranks) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster [%0], "
+      "[%1, {%3, %4, %5}], [%2], %6;" ::"r"(destination),
+      "l"(map), "r"(barrier), "r"(column), "r"(row), "r"(matrix), "h"(ranks)
+      : "memory");
+}
+
 }  // namespace lathe::sm90

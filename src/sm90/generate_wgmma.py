@@ -7,7 +7,7 @@ Usage: generate_wgmma.py > wgmma_instructions.cuh     (`generate_wgmma.py --chec
 import pathlib
 import sys
 
-SHAPES = (64, 96, 128, 192)  # N of the attention kernels
+SHAPES = (64, 96, 128, 192, 256)  # N of the kernels
 
 HEAD = """\
 // Made by generate_wgmma.py; do not edit. wgmma.mma_async.m64nNk16: D (+)= A B with bf16 operands and fp32 accumulators

@@ -20,6 +20,9 @@ __device__ __forceinline__ uint4 load_shared_uint4(uint32_t address) {
                : "memory");
   return value;
 }
+__device__ __forceinline__ void store_shared_float2(uint32_t address, float x, float y) {
+  asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(address), "f"(x), "f"(y) : "memory");
+}
 __device__ __forceinline__ void store_shared_float4(uint32_t address, float x, float y, float z, float w) {
   asm volatile("st.shared.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(x), "f"(y), "f"(z), "f"(w) : "memory");
 }

@@ -21,7 +21,16 @@ __device__ __forceinline__ void tma_load(uint32_t destination, const CUtensorMap
       "l"(map), "r"(barrier), "r"(0), "r"(at.head), "r"(at.token), "r"(at.panel), "r"(at.batch)
       : "memory");
 }
-// As above, for data that is read once: it leaves the second-level cache first.
+// As above, of a rank-3 map: {column, row, matrix}.
+__device__ __forceinline__ void tma_load_matrix(uint32_t destination, const CUtensorMap* map, uint32_t barrier,
+                                                int column, int row, int matrix) {
+  asm volatile(
+      "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5}], [%2];" ::
+          "r"(destination),
+      "l"(map), "r"(barrier), "r"(column), "r"(row), "r"(matrix)
+      : "memory");
+}
+// As tma_load, for data that is read once: it leaves the second-level cache first.
 __device__ __forceinline__ void tma_load_once(uint32_t destination, const CUtensorMap* map, uint32_t barrier,
                                               const TileCoordinate& at) {
   constexpr uint64_t kEvictFirst =

@@ -1,4 +1,4 @@
-// Every kind of warpgroup product that the attention kernels use, against a plain product on the host: shapes, operands
+// Every kind of warpgroup product that kernels use, against a plain product on the host: shapes, operands
 // from registers or shared memory, either order, and panels that do not lie in order. Small integers: results are
 // exact.
 #include <cuda_bf16.h>
@@ -56,11 +56,13 @@ __global__ void multiply(const uint4* image, int image_bytes, const uint32_t* fr
       if constexpr (kColumns == 96) wgmma_rs_n96<kTransB>(d, words, b_step, k > 0);
       if constexpr (kColumns == 128) wgmma_rs_n128<kTransB>(d, words, b_step, k > 0);
       if constexpr (kColumns == 192) wgmma_rs_n192<kTransB>(d, words, b_step, k > 0);
+      if constexpr (kColumns == 256) wgmma_rs_n256<kTransB>(d, words, b_step, k > 0);
     } else {
       if constexpr (kColumns == 64) wgmma_ss_n64<kTransA, kTransB>(d, a_step, b_step, k > 0);
       if constexpr (kColumns == 96) wgmma_ss_n96<kTransA, kTransB>(d, a_step, b_step, k > 0);
       if constexpr (kColumns == 128) wgmma_ss_n128<kTransA, kTransB>(d, a_step, b_step, k > 0);
       if constexpr (kColumns == 192) wgmma_ss_n192<kTransA, kTransB>(d, a_step, b_step, k > 0);
+      if constexpr (kColumns == 256) wgmma_ss_n256<kTransA, kTransB>(d, a_step, b_step, k > 0);
     }
     wgmma_commit();
     wgmma_wait<0>();
@@ -128,8 +130,10 @@ Kernel kernel_of(const Case& c) {
       return kernel_of<96>(c);
     case 128:
       return kernel_of<128>(c);
-    default:
+    case 192:
       return kernel_of<192>(c);
+    default:
+      return kernel_of<256>(c);
   }
 }
 
@@ -202,7 +206,7 @@ class Products : public testing::Test {
   }
 };
 
-constexpr int kColumns[] = {64, 96, 128, 192};
+constexpr int kColumns[] = {64, 96, 128, 192, 256};
 
 // K = 64: one panel along K for an operand with K in its rows, panels of 64 rows one behind the other else.
 TEST_F(Products, EveryShapeSourceAndOrder) {
@@ -232,7 +236,7 @@ TEST_F(Products, EveryShapeSourceAndOrder) {
           c.b_at = [=](int n, int k) {
             return kPanel + (b_transposed ? n / 64 * kPanel + in_panel(k, n % 64) : in_panel(n, k));
           };
-          c.image_bytes = kPanel + 3 * kPanel;
+          c.image_bytes = kPanel + 4 * kPanel;
           run(c);
         }
 }

@@ -8,6 +8,7 @@
 
 #include "backends/register.h"
 #include "device/cpu_device.h"
+#include "model/model.h"
 #include "train/optimizer.h"
 #include "train/session.h"
 
@@ -105,6 +106,21 @@ TEST_P(MemoryPlanTest, IsWithinATenthOfWhatAStepTakes) {
 
 INSTANTIATE_TEST_SUITE_P(Configs, MemoryPlanTest, ::testing::ValuesIn(kCases),
                          [](const auto& test) { return std::string(test.param.name); });
+
+TEST(MemoryPlan, LogitsOfAGpuAreFewEvenChunksOfAbout2GiB) {
+  const auto rows = [](std::int64_t vocab_size, std::int64_t count) {
+    return head_chunk_rows(vocab_size, count, DeviceKind::cuda);
+  };
+  EXPECT_EQ(rows(102400, 8192), 4096);
+  EXPECT_EQ(rows(102400, 2048), 2048);
+  EXPECT_EQ(rows(102400, 5300), 2688);  // two chunks, the first in whole tiles of a product
+  EXPECT_EQ(rows(258, 8192), 8192);
+  EXPECT_EQ(rows(std::int64_t{1} << 30, 1000), 128);
+  EXPECT_EQ(rows(102400, 0), 0);
+  EXPECT_EQ(head_chunk_rows(102400, 8192, DeviceKind::cpu), 655);
+  EXPECT_EQ(head_chunk_rows(258, 8192, DeviceKind::cpu), 1024);
+  EXPECT_EQ(head_chunk_rows(258, 7, DeviceKind::cpu), 7);
+}
 
 // bf16 halves weights and most activations, and adds masters.
 TEST(MemoryPlan, OfBf16) {

@@ -2,6 +2,7 @@
 
 #include "ops/cuda/cuda_ops.h"
 #include "ops/cuda/grouped_linear_launch.h"
+#include "ops/cuda/matrix_map.h"
 #include "ops/cuda/views.h"
 
 namespace lathe::ops::cuda {
@@ -38,8 +39,16 @@ void list_row_tiles(const Context& context, GroupedParams& params, std::int64_t 
   params.tiles = tiles;
 }
 
-void run(const Context& context, GroupedProduct product, const GroupedParams& params, bool tensor_cores) {
-  check_cuda(tensor_cores ? launch_grouped_tensor(product, params, stream_of(context))
+// How tensor cores read the factors of a product: the result's rows are of `a`, its columns of `b`.
+GroupedMaps maps_for(GroupedProduct product, const TensorView& a, const TensorView& b) {
+  const int a_rows = product == GroupedProduct::weight_gradient ? kTensorDepth : kTensorRows;
+  const int b_rows = product == GroupedProduct::forward ? kTensorColumns : kTensorDepth;
+  return {matrix_map(a, a_rows), matrix_map(b, b_rows)};
+}
+
+void run(const Context& context, GroupedProduct product, const GroupedParams& params, const TensorView& a,
+         const TensorView& b, bool tensor_cores) {
+  check_cuda(tensor_cores ? launch_grouped_tensor(product, maps_for(product, a, b), params, stream_of(context))
                           : launch_grouped_plain(product, params, stream_of(context)),
              "launching a grouped product");
 }
@@ -58,7 +67,7 @@ void grouped_linear_forward(const Context& context, const GroupedLinearForward& 
   const ArenaScope scope(*context.scratch);
   const bool tensor_cores = tensor_cores_take({op.x, op.weight, op.out}, params.element);
   list_row_tiles(context, params, rows, tensor_cores ? kTensorRows : kPlainRows);
-  run(context, GroupedProduct::forward, params, tensor_cores);
+  run(context, GroupedProduct::forward, params, op.x, op.weight, tensor_cores);
 }
 
 void grouped_linear_backward(const Context& context, const GroupedLinearBackward& op) {
@@ -68,9 +77,9 @@ void grouped_linear_backward(const Context& context, const GroupedLinearBackward
   const ArenaScope scope(*context.scratch);
   const bool tensor_cores = tensor_cores_take({op.x, op.dout, op.weight, op.dx, op.dweight}, inputs.element);
   list_row_tiles(context, inputs, rows, tensor_cores ? kTensorRows : kPlainRows);
-  run(context, GroupedProduct::input_gradient, inputs, tensor_cores);
+  run(context, GroupedProduct::input_gradient, inputs, op.dout, op.weight, tensor_cores);
   run(context, GroupedProduct::weight_gradient, params_for("grouped_linear_backward", op, op.x, op.dout, op.dweight),
-      tensor_cores);
+      op.dout, op.x, tensor_cores);
 }
 
 }  // namespace lathe::ops::cuda

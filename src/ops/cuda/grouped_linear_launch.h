@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cuda.h>
 #include <cuda_runtime_api.h>
 
 #include "ops/cuda/element.h"
@@ -34,8 +35,21 @@ cudaError_t launch_list_row_tiles(const GroupedParams& params, int rows, RowTile
 inline constexpr int kPlainRows = 64;
 cudaError_t launch_grouped_plain(GroupedProduct product, const GroupedParams& params, cudaStream_t stream);
 
-// For bf16 in rows of whole 16 bytes, on Hopper's tensor cores; tiles of kTensorRows rows.
+// For bf16 in rows of whole 16 bytes, on Hopper's tensor cores; tiles of kTensorRows rows of the result and
+// kTensorColumns columns. An fp32 gradient is added to once an element, by the memory, which takes subnormal numbers
+// for 0.
 inline constexpr int kTensorRows = 128;
-cudaError_t launch_grouped_tensor(GroupedProduct product, const GroupedParams& params, cudaStream_t stream);
+inline constexpr int kTensorColumns = 256;
+
+// How the factors are read: maps of 64 columns and so many rows (matrix_map.h). The weight's gradient is the product
+// of y's columns and x's, k running along the rows of both.
+struct GroupedMaps {
+  CUtensorMap a;  // the result's rows: of x in the forward, else of y
+  CUtensorMap b;  // the result's columns: of the weight, or of x
+};
+// Rows of a box; the steps of k are as long where k runs along the rows.
+inline constexpr int kTensorDepth = 64;
+cudaError_t launch_grouped_tensor(GroupedProduct product, const GroupedMaps& maps, const GroupedParams& params,
+                                  cudaStream_t stream);
 
 }  // namespace lathe::ops::cuda

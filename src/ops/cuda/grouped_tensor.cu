@@ -1,199 +1,405 @@
-// Grouped products on Hopper's tensor cores: a block of two warpgroups makes a tile of 128 x 128. Both factors come in
-// steps of 64 along k, by asynchronous copies of 16 bytes whose rows are checked against the group: what lies outside
-// is zero in shared memory, so that a neighbour's rows never enter a sum.
+// Grouped products on Hopper's tensor cores. Blocks stay and take tiles of 128 x 256 in turn: one thread has the copy
+// engine bring both factors in steps of 64 along k, each of two warpgroups multiplies its 64 rows, and results leave by
+// the copy engine while the next tile is multiplied.
 #include <cuda_bf16.h>
 
 #include "ops/cuda/grouped_linear_launch.h"
 #include "ops/cuda/vectors.cuh"
 #include "sm90/barrier.cuh"
+#include "sm90/bulk.cuh"
+#include "sm90/cluster.cuh"
+#include "sm90/control.cuh"
+#include "sm90/shared_memory.cuh"
 #include "sm90/tma.cuh"
 #include "sm90/wgmma.cuh"
 
 namespace lathe::ops::cuda {
 namespace {
 
-constexpr int kTile = kTensorRows;
-constexpr int kDepth = 64;  // a panel's row: 128 bytes
-constexpr int kStages = 3;  // 96 KiB: two blocks an SM, one loads while the other multiplies
-constexpr int kThreads = 256;
-constexpr int kFactorBytes = kTile * kDepth * 2;
-constexpr int kStageBytes = 2 * kFactorBytes;
+constexpr int kRows = kTensorRows;
+constexpr int kColumns = kTensorColumns;
+constexpr int kDepth = kTensorDepth;  // a panel's row: 128 bytes
+constexpr int kStages = 3;
+constexpr int kGroupRows = 64;  // of a warpgroup
+constexpr int kConsumers = kRows / kGroupRows;
+constexpr int kThreads = (kConsumers + 1) * 128;
 constexpr int kPanelBytes = 64 * 128;
-constexpr int kResultStride = kTile + 4;  // floats; neighbouring rows begin in different banks
-constexpr int kSharedBytes = kStages * kStageBytes;
-static_assert(kTile * kResultStride * 4 <= kSharedBytes);
+constexpr int kABytes = kRows * kDepth * 2;
+constexpr int kBBytes = kColumns * kDepth * 2;
+constexpr int kStageBytes = kABytes + kBBytes;
 
-// A factor in global memory: `rows` rows of `columns` elements from `data` on. In a factor with k along its columns the
-// rows are the result's rows or columns; else the rows are k.
-struct Factor {
-  const __nv_bfloat16* data;
-  std::int64_t stride;
-  int rows, columns;
-};
+// Results are staged row by row: all columns in bf16, half of them in fp32. The distance of rows keeps a warp's stores
+// in different banks.
+constexpr int kStagedBytes = 512;
+constexpr int kStagedStride16 = kStagedBytes + 16;
+constexpr int kStagedStride32 = kStagedBytes + 32;
+constexpr int kStaging = kStages * kStageBytes;
+constexpr int kBarriers = kStaging + kRows * kStagedStride32;
+constexpr int kSharedBytes = kBarriers + 2 * kStages * 8;
+static_assert(kSharedBytes <= 227 * 1024);
 
-__device__ __forceinline__ void copy_16(std::uint32_t to, const __nv_bfloat16* from, bool inside) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(to), "l"(from), "r"(inside ? 16 : 0) : "memory");
-}
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;" ::: "memory"); }
-template <int kPending>
-__device__ __forceinline__ void wait_copies() {
-  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
-}
+// Blocks that take tiles one below the other and read the factor that these share once: the weight's gradient has tiles
+// in plenty, and the same depth in all of a group.
+template <GroupedProduct kProduct>
+inline constexpr int kCluster = kProduct == GroupedProduct::weight_gradient ? 2 : 1;
 
-// The step of a factor that begins at k0, as panels of 128-byte rows with the 128-byte swizzle: one panel of 128 rows,
-// or with k along the rows two panels of 64.
-template <bool kRowsAreK>
-__device__ __forceinline__ void load_factor(const Factor& factor, int k0, std::uint32_t to) {
-  constexpr int kChunks = kRowsAreK ? 16 : 8;  // of 16 bytes, in a row of the step
-#pragma unroll
-  for (int i = 0; i < kFactorBytes / 16 / kThreads; ++i) {
-    const int index = static_cast<int>(threadIdx.x) + i * kThreads;
-    const int row = index / kChunks, chunk = index % kChunks;
-    const int at_row = kRowsAreK ? k0 + row : row;
-    const int at_column = kRowsAreK ? chunk * 8 : k0 + chunk * 8;
-    const bool inside = at_row < factor.rows && at_column < factor.columns;
-    copy_16(to + chunk / 8 * kPanelBytes + row * 128 + ((chunk % 8) ^ (row % 8)) * 16,
-            inside ? factor.data + static_cast<std::int64_t>(at_row) * factor.stride + at_column : factor.data, inside);
-  }
-}
-
-// A tile of the result: `rows` x `columns` of it lie inside.
+// A tile of the result. Nothing to do, and nothing after it, where group is -1.
 struct Tile {
-  int rows, columns, k;
+  int group;
+  int m0, n0;         // its place; rows of x or y count from the first group's
+  int rows, columns;  // of it inside of the result; columns may be more than the tile has
+  int k0, depth;      // the weight's gradient: the rows to sum over
 };
 
-template <bool kAByRows, bool kBByRows, bool kAccumulate, typename Result>
-__device__ __forceinline__ void multiply_tile(const Factor& a, const Factor& b, const Tile& tile, Result* result,
-                                              std::int64_t result_stride) {
-  extern __shared__ __align__(1024) std::uint8_t shared[];
-  const std::uint32_t base = sm90::shared_address(shared);
-  const int steps = (tile.k + kDepth - 1) / kDepth;
-  const auto load_step = [&](int step) {
-    const std::uint32_t stage = base + static_cast<std::uint32_t>(step % kStages * kStageBytes);
-    load_factor<kAByRows>(a, step * kDepth, stage);
-    load_factor<kBByRows>(b, step * kDepth, stage + kFactorBytes);
-  };
-  for (int step = 0; step < kStages - 1; ++step) {
-    if (step < steps) load_step(step);
-    commit_copies();
-  }
+__host__ __device__ constexpr int tiles_along(int size, int tile) { return (size + tile - 1) / tile; }
 
-  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
-  float sums[64];
+// The `index`-th tile of the block of that rank: all blocks of a cluster have one, which may lie outside.
+template <GroupedProduct kProduct>
+__device__ __forceinline__ Tile tile_at(const GroupedParams& params, int index, int rank) {
+  if constexpr (kProduct == GroupedProduct::weight_gradient) {
+    constexpr int kClusterRows = kRows * kCluster<kProduct>;
+    const int down = tiles_along(params.out, kClusterRows), across = tiles_along(params.in, kColumns);
+    const int group = index / (down * across), place = index % (down * across);
+    if (group >= params.groups) return {-1, 0, 0, 0, 0, 0, 0};
+    const int m0 = place % down * kClusterRows + rank * kRows, n0 = place / down * kColumns;
+    const int begin = params.offsets[group], end = params.offsets[group + 1];
+    return {group, m0, n0, params.out - m0, params.in - n0, begin, end - begin};
+  } else {
+    constexpr bool kForward = kProduct == GroupedProduct::forward;
+    const int width = kForward ? params.out : params.in;
+    const int across = tiles_along(width, kColumns);
+    if (index / across >= params.most_tiles) return {-1, 0, 0, 0, 0, 0, 0};
+    const RowTile rows = params.tiles[index / across];
+    const int n0 = index % across * kColumns;
+    return {rows.group, rows.begin, n0, rows.end - rows.begin, width - n0, 0, kForward ? params.in : params.out};
+  }
+}
+
+// The tiles of a block: every so many.
+template <GroupedProduct kProduct>
+class Turns {
+ public:
+  __device__ __forceinline__ explicit Turns(const GroupedParams& params) : params_(params) {}
+  __device__ __forceinline__ Tile next() {
+    const Tile tile = tile_at<kProduct>(params_, index_, rank());
+    index_ += static_cast<int>(gridDim.x) / kCluster<kProduct>;
+    return tile;
+  }
+  static __device__ __forceinline__ int rank() { return static_cast<int>(blockIdx.x) % kCluster<kProduct>; }
+
+ private:
+  const GroupedParams& params_;
+  int index_ = static_cast<int>(blockIdx.x) / kCluster<kProduct>;
+};
+
+// Where each factor's rows lie in shared memory and in which direction k runs there.
+template <GroupedProduct kProduct>
+struct Directions {
+  static constexpr bool kAByRows = kProduct == GroupedProduct::weight_gradient;  // k along the rows
+  static constexpr bool kBByRows = kProduct != GroupedProduct::forward;
+};
+
+struct Ring {
+  int stage = 0;
+  std::uint32_t parity = 0;
+  __device__ __forceinline__ void advance() {
+    if (++stage < kStages) return;
+    stage = 0;
+    parity ^= 1;
+  }
+};
+
+__device__ __forceinline__ std::uint32_t full_barrier(std::uint32_t base, int stage) {
+  return base + kBarriers + stage * 8;
+}
+__device__ __forceinline__ std::uint32_t empty_barrier(std::uint32_t base, int stage) {
+  return base + kBarriers + (kStages + stage) * 8;
+}
+
+// One thread. What lies outside of a factor's matrix becomes 0; another group's rows come as they are.
+template <GroupedProduct kProduct>
+__device__ __forceinline__ void load_tiles(const GroupedMaps& maps, const GroupedParams& params, std::uint32_t base) {
+  using Along = Directions<kProduct>;
+  Ring ring;
+  Turns<kProduct> turns(params);
+  for (Tile tile = turns.next(); tile.group >= 0; tile = turns.next()) {
+    const int matrix = kProduct == GroupedProduct::weight_gradient ? 0 : tile.group;
+    for (int k = 0; k < tile.depth; k += kDepth) {
+      const std::uint32_t a = base + ring.stage * kStageBytes, b = a + kABytes;
+      const std::uint32_t full = full_barrier(base, ring.stage);
+      sm90::barrier_wait(empty_barrier(base, ring.stage), ring.parity ^ 1);
+      sm90::barrier_arrive_expect(full, kStageBytes);
+      if constexpr (Along::kAByRows) {
 #pragma unroll
-  for (float& sum : sums) sum = 0;
-  for (int step = 0; step < steps; ++step) {
-    wait_copies<kStages - 2>();
-    sm90::proxy_fence();
-    __syncthreads();  // the step has arrived, and every warpgroup is done with the one before
-    if (step + kStages - 1 < steps) load_step(step + kStages - 1);
-    commit_copies();
-    const std::uint32_t stage = base + static_cast<std::uint32_t>(step % kStages * kStageBytes);
-    // The warpgroup's 64 rows of the result: 64 rows of a's panel, or the second panel.
-    const std::uint64_t a_first = sm90::descriptor(stage + warpgroup * kPanelBytes, kAByRows ? kPanelBytes : 16);
-    const std::uint64_t b_first = sm90::descriptor(stage + kFactorBytes, kBByRows ? kPanelBytes : 16);
+        for (int i = 0; i < kRows / 64; ++i)
+          sm90::tma_load_matrix(a + i * kPanelBytes, &maps.a, full, tile.m0 + i * 64, tile.k0 + k, 0);
+      } else {
+        sm90::tma_load_matrix(a, &maps.a, full, k, tile.m0, 0);
+      }
+      if constexpr (kCluster < kProduct >> 1) {
+        constexpr int kPanels = kColumns / 64 / kCluster<kProduct>;  // that this block reads for all
+        constexpr std::uint16_t kAll = (1 << kCluster<kProduct>)-1;
+#pragma unroll
+        for (int i = 0; i < kPanels; ++i) {
+          const int panel = turns.rank() * kPanels + i;
+          sm90::tma_load_matrix_multicast(b + panel * kPanelBytes, &maps.b, full, tile.n0 + panel * 64, tile.k0 + k,
+                                          matrix, kAll);
+        }
+      } else if constexpr (Along::kBByRows) {
+#pragma unroll
+        for (int i = 0; i < kColumns / 64; ++i)
+          sm90::tma_load_matrix(b + i * kPanelBytes, &maps.b, full, tile.n0 + i * 64, tile.k0 + k, matrix);
+      } else {
+        sm90::tma_load_matrix(b, &maps.b, full, k, tile.n0, matrix);
+      }
+      ring.advance();
+    }
+  }
+}
+
+// What a warpgroup knows of itself.
+struct Warpgroup {
+  int index;   // of the consumers
+  int thread;  // in it
+  __device__ __forceinline__ int lane() const { return thread % 32; }
+  // The first of the 16 rows of the tile that the thread's warp computes.
+  __device__ __forceinline__ int first_row() const { return index * kGroupRows + thread / 32 * 16; }
+  __device__ __forceinline__ void sync() const { sm90::named_barrier_sync(1 + index, 128); }
+};
+
+// The warp is done with a stage: said to the loaders of all blocks that write it.
+template <GroupedProduct kProduct>
+__device__ __forceinline__ void release(const Warpgroup& self, std::uint32_t base, int stage) {
+  const std::uint32_t empty = empty_barrier(base, stage);
+  if constexpr (kCluster<kProduct> == 1) {
+    if (self.lane() == 0) sm90::barrier_arrive(empty);
+  } else {
+    if (self.lane() < kCluster<kProduct>) sm90::cluster_arrive_relaxed(sm90::cluster_address(empty, self.lane()));
+  }
+}
+
+// Zeros for rows `valid` and up of the panels of a step that the warpgroup multiplies: they are another group's. The
+// other warpgroup may write the same zeros.
+__device__ __forceinline__ void clear_rows(const Warpgroup& self, std::uint32_t a, std::uint32_t b, int valid) {
+  const int chunk = self.thread % 8 * 16;
+  for (int row = valid + self.thread / 8; row < kDepth; row += 16) {
+    sm90::store_shared_float4(a + row * 128 + chunk, 0, 0, 0, 0);
+#pragma unroll
+    for (int panel = 0; panel < kColumns / 64; ++panel)
+      sm90::store_shared_float4(b + panel * kPanelBytes + row * 128 + chunk, 0, 0, 0, 0);
+  }
+  sm90::proxy_fence();
+  self.sync();
+}
+
+// The warpgroup's part of a tile, `kWidth` columns of it. One step's products are issued before those of the step
+// before are awaited.
+template <GroupedProduct kProduct, int kWidth>
+__device__ __forceinline__ void multiply(const Warpgroup& self, const Tile& tile, std::uint32_t base, Ring& ring,
+                                         float (&sums)[128]) {
+  using Along = Directions<kProduct>;
+  int previous = -1;
+  for (int k = 0; k < tile.depth; k += kDepth) {
+    const std::uint32_t a = base + ring.stage * kStageBytes + self.index * kPanelBytes;
+    const std::uint32_t b = base + ring.stage * kStageBytes + kABytes;
+    sm90::barrier_wait(full_barrier(base, ring.stage), ring.parity);
+    if constexpr (kProduct == GroupedProduct::weight_gradient)
+      if (tile.depth - k < kDepth) clear_rows(self, a, b, tile.depth - k);
+    const std::uint64_t a_first = sm90::descriptor(a, Along::kAByRows ? kPanelBytes : 16);
+    const std::uint64_t b_first = sm90::descriptor(b, Along::kBByRows ? kPanelBytes : 16);
     sm90::pin(sums);
     sm90::wgmma_fence();
 #pragma unroll
-    for (int k = 0; k < kDepth / 16; ++k)
-      sm90::wgmma_ss_n128<kAByRows ? 1 : 0, kBByRows ? 1 : 0>(sums,
-                                                              sm90::advance(a_first, kAByRows ? 2048 * k : 32 * k),
-                                                              sm90::advance(b_first, kBByRows ? 2048 * k : 32 * k), 1);
-    sm90::wgmma_commit();
-    sm90::wgmma_wait<0>();
-    sm90::pin(sums);
-  }
-
-  // Through shared memory, so that rows are written 16 bytes a thread.
-  wait_copies<0>();
-  __syncthreads();
-  float* staged = reinterpret_cast<float*>(shared);
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int first_row = static_cast<int>(threadIdx.x) / 32 * 16 + lane / 4;
-#pragma unroll
-  for (int i = 0; i < 64; i += 2) {
-    const int row = first_row + i % 4 / 2 * 8;
-    const int column = i / 4 * 8 + lane % 4 * 2;
-    *reinterpret_cast<float2*>(staged + row * kResultStride + column) = make_float2(sums[i], sums[i + 1]);
-  }
-  __syncthreads();
-  constexpr int kPack = 16 / static_cast<int>(sizeof(Result));
-  for (int index = static_cast<int>(threadIdx.x); index < kTile * (kTile / kPack); index += kThreads) {
-    const int row = index / (kTile / kPack);
-    const int column = index % (kTile / kPack) * kPack;
-    if (row >= tile.rows || column >= tile.columns) continue;
-    float values[kPack];
-    load<kPack>(staged + row * kResultStride + column, values);
-    Result* to = result + row * result_stride + column;
-    if (kAccumulate) {
-      float before[kPack];
-      load<kPack>(to, before);
-#pragma unroll
-      for (int i = 0; i < kPack; ++i) values[i] += before[i];
+    for (int i = 0; i < kDepth / 16; ++i) {
+      const std::uint64_t a_step = sm90::advance(a_first, Along::kAByRows ? 2048 * i : 32 * i);
+      const std::uint64_t b_step = sm90::advance(b_first, Along::kBByRows ? 2048 * i : 32 * i);
+      const int accumulate = i > 0 || k > 0;
+      if constexpr (kWidth == 256)
+        sm90::wgmma_ss_n256<Along::kAByRows, Along::kBByRows>(sums, a_step, b_step, accumulate);
+      else
+        sm90::wgmma_ss_n128<Along::kAByRows, Along::kBByRows>(sums, a_step, b_step, accumulate);
     }
-    store<kPack>(values, to);
+    sm90::wgmma_commit();
+    sm90::wgmma_wait<1>();
+    if (previous >= 0) release<kProduct>(self, base, previous);
+    previous = ring.stage;
+    ring.advance();
+  }
+  sm90::wgmma_wait<0>();
+  sm90::pin(sums);
+  release<kProduct>(self, base, previous);
+}
+
+// A tile of which the warpgroup has no rows.
+template <GroupedProduct kProduct>
+__device__ __forceinline__ void skip(const Warpgroup& self, const Tile& tile, std::uint32_t base, Ring& ring) {
+  for (int k = 0; k < tile.depth; k += kDepth) {
+    sm90::barrier_wait(full_barrier(base, ring.stage), ring.parity);
+    release<kProduct>(self, base, ring.stage);
+    ring.advance();
   }
 }
 
-__global__ void __launch_bounds__(kThreads, 2) forward(GroupedParams params) {
-  const RowTile rows = params.tiles[blockIdx.y];
-  if (rows.group < 0) return;
-  const int n0 = static_cast<int>(blockIdx.x) * kTile;
-  const auto* weight = static_cast<const __nv_bfloat16*>(params.weight) + rows.group * params.weight_group;
-  const Tile tile{rows.end - rows.begin, params.out - n0, params.in};
-  multiply_tile<false, false, false>(
-      {params.x.row<const __nv_bfloat16>(rows.begin), params.x.stride, tile.rows, tile.k},
-      {weight + n0 * params.weight_row, params.weight_row, tile.columns, tile.k}, tile,
-      params.y.row<__nv_bfloat16>(rows.begin) + n0, params.y.stride);
+// A warp stages the 16 rows that it computed and has them written. Begins the writing of columns `first` on.
+template <typename Result, typename Write>
+__device__ __forceinline__ void send_rows(const Warpgroup& self, const Tile& tile, int first, Write&& write) {
+  constexpr int kStaged = kStagedBytes / static_cast<int>(sizeof(Result));
+  sm90::proxy_fence();
+  __syncwarp();
+  const int row = self.first_row() + self.lane();
+  const int columns = min(tile.columns - first, kStaged);
+  if (self.lane() >= 16 || row >= tile.rows || columns <= 0) return;
+  write(row, columns * static_cast<int>(sizeof(Result)));
+  sm90::bulk_commit();
 }
 
-__global__ void __launch_bounds__(kThreads, 2) input_gradient(GroupedParams params) {
-  const RowTile rows = params.tiles[blockIdx.y];
-  if (rows.group < 0) return;
-  const int n0 = static_cast<int>(blockIdx.x) * kTile;
-  const auto* weight = static_cast<const __nv_bfloat16*>(params.weight) + rows.group * params.weight_group;
-  const Tile tile{rows.end - rows.begin, params.in - n0, params.out};
-  multiply_tile<false, true, false>({params.y.row<const __nv_bfloat16>(rows.begin), params.y.stride, tile.rows, tile.k},
-                                    {weight + n0, params.weight_row, tile.k, tile.columns}, tile,
-                                    params.x.row<__nv_bfloat16>(rows.begin) + n0, params.x.stride);
+// Waits until the rows staged before have been read.
+__device__ __forceinline__ void wait_for_staging() {
+  sm90::bulk_wait_read();
+  __syncwarp();
 }
 
-template <typename Result>
-__global__ void __launch_bounds__(kThreads, 2) weight_gradient(GroupedParams params) {
-  const int group = static_cast<int>(blockIdx.z);
-  const std::int32_t begin = params.offsets[group], end = params.offsets[group + 1];
-  if (begin == end) return;
-  const int m0 = static_cast<int>(blockIdx.y) * kTile;
-  const int n0 = static_cast<int>(blockIdx.x) * kTile;
-  const Tile tile{params.out - m0, params.in - n0, end - begin};
-  multiply_tile<true, true, true>(
-      {params.y.row<const __nv_bfloat16>(begin) + m0, params.y.stride, tile.k, tile.rows},
-      {params.x.row<const __nv_bfloat16>(begin) + n0, params.x.stride, tile.k, tile.columns}, tile,
-      static_cast<Result*>(params.weight) + group * params.weight_group + m0 * params.weight_row + n0,
-      params.weight_row);
+__device__ __forceinline__ void store_rows(const Warpgroup& self, const Tile& tile, const Matrix& result,
+                                           std::uint32_t base, const float (&sums)[128]) {
+  wait_for_staging();
+  // Matrix i of four: 8 rows further for i % 2, 8 columns for i / 2.
+  const std::uint32_t to =
+      base + kStaging + (self.first_row() + self.lane() % 16) * kStagedStride16 + self.lane() / 16 * 16;
+#pragma unroll
+  for (int i = 0; i < 128; i += 8)
+    sm90::store_matrices(to + i * 4, sm90::pack_bf16(sums[i], sums[i + 1]), sm90::pack_bf16(sums[i + 2], sums[i + 3]),
+                         sm90::pack_bf16(sums[i + 4], sums[i + 5]), sm90::pack_bf16(sums[i + 6], sums[i + 7]));
+  send_rows<__nv_bfloat16>(self, tile, 0, [&](int row, int bytes) {
+    sm90::bulk_store(result.row<__nv_bfloat16>(tile.m0 + row) + tile.n0, base + kStaging + row * kStagedStride16,
+                     bytes);
+  });
 }
 
-cudaError_t launch(void (*kernel)(GroupedParams), dim3 grid, const GroupedParams& params, cudaStream_t stream) {
-  const cudaError_t result = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+__device__ __forceinline__ void add_rows(const Warpgroup& self, const Tile& tile, float* result, std::int64_t stride,
+                                         std::uint32_t base, const float (&sums)[128]) {
+  const std::uint32_t to =
+      base + kStaging + (self.first_row() + self.lane() / 4) * kStagedStride32 + self.lane() % 4 * 8;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    wait_for_staging();
+#pragma unroll
+    for (int i = 0; i < 64; i += 2)
+      sm90::store_shared_float2(to + i % 4 / 2 * 8 * kStagedStride32 + i / 4 * 32, sums[half * 64 + i],
+                                sums[half * 64 + i + 1]);
+    send_rows<float>(self, tile, half * 128, [&](int row, int bytes) {
+      sm90::bulk_add(result + row * stride + half * 128, base + kStaging + row * kStagedStride32, bytes);
+    });
+  }
+}
+
+// A bf16 gradient: what was there is added in fp32, so that there is one rounding.
+__device__ __forceinline__ void add_rows(const Warpgroup& self, const Tile& tile, __nv_bfloat16* result,
+                                         std::int64_t stride, std::uint32_t, const float (&sums)[128]) {
+  const int first = self.first_row() + self.lane() / 4;
+#pragma unroll
+  for (int i = 0; i < 128; i += 2) {
+    const int row = first + i % 4 / 2 * 8, column = i / 4 * 8 + self.lane() % 4 * 2;
+    if (row >= tile.rows || column >= tile.columns) continue;
+    float before[2];
+    __nv_bfloat16* to = result + row * stride + column;
+    load<2>(to, before);
+    store<2>({before[0] + sums[i], before[1] + sums[i + 1]}, to);
+  }
+}
+
+template <GroupedProduct kProduct, typename Result>
+__global__ void __launch_bounds__(kThreads, 1)
+    grouped_product(const __grid_constant__ GroupedMaps maps, const GroupedParams params) {
+  extern __shared__ __align__(1024) std::uint8_t shared[];
+  const std::uint32_t base = sm90::shared_address(shared);
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < kStages; ++stage) {
+      sm90::barrier_init(full_barrier(base, stage), 1);
+      sm90::barrier_init(empty_barrier(base, stage), kCluster<kProduct> * kConsumers * 4);  // a warp each
+    }
+    sm90::barrier_init_fence();
+  }
+  if constexpr (kCluster<kProduct> == 1)
+    __syncthreads();
+  else
+    sm90::cluster_sync();
+  const int warpgroup = static_cast<int>(threadIdx.x) / 128;
+  if (warpgroup == kConsumers) {
+    sm90::registers_decrease<40>();
+    if (threadIdx.x == kConsumers * 128) load_tiles<kProduct>(maps, params, base);
+    __syncwarp();
+  } else {
+    sm90::registers_increase<232>();
+    const Warpgroup self{warpgroup, static_cast<int>(threadIdx.x) % 128};
+    Ring ring;
+    float sums[128];
+    Turns<kProduct> turns(params);
+    Tile tile = turns.next();
+    while (tile.group >= 0) {
+      const Tile next = turns.next();  // read early
+      if (tile.rows <= self.index * kGroupRows) {
+        skip<kProduct>(self, tile, base, ring);
+      } else if (tile.depth > 0) {
+        if (tile.columns > 128)
+          multiply<kProduct, 256>(self, tile, base, ring, sums);
+        else
+          multiply<kProduct, 128>(self, tile, base, ring, sums);
+        if constexpr (kProduct == GroupedProduct::weight_gradient)
+          add_rows(self, tile,
+                   static_cast<Result*>(params.weight) + tile.group * params.weight_group +
+                       tile.m0 * params.weight_row + tile.n0,
+                   params.weight_row, base, sums);
+        else
+          store_rows(self, tile, kProduct == GroupedProduct::forward ? params.y : params.x, base, sums);
+      }
+      tile = next;
+    }
+    sm90::bulk_wait();
+    __syncwarp();
+  }
+  // Another block may still write here and arrive here.
+  if constexpr (kCluster < kProduct >> 1) sm90::cluster_sync();
+}
+
+template <GroupedProduct kProduct, typename Result>
+cudaError_t launch(int tiles, const GroupedMaps& maps, const GroupedParams& params, cudaStream_t stream) {
+  const auto kernel = grouped_product<kProduct, Result>;
+  constexpr int kBlocks = kCluster<kProduct>;
+  int device = 0, multiprocessors = 0;
+  cudaError_t result = cudaGetDevice(&device);
+  if (result == cudaSuccess) result = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
+  if (result == cudaSuccess)
+    result = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                  kSharedBytes);
   if (result != cudaSuccess) return result;
-  kernel<<<grid, kThreads, kSharedBytes, stream>>>(params);
-  return cudaGetLastError();
+  const int most = multiprocessors / kBlocks < 1 ? 1 : multiprocessors / kBlocks;
+  cudaLaunchAttribute cluster{};
+  cluster.id = cudaLaunchAttributeClusterDimension;
+  cluster.val.clusterDim.x = kBlocks;
+  cluster.val.clusterDim.y = 1;
+  cluster.val.clusterDim.z = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim = dim3(static_cast<unsigned>((tiles < most ? tiles : most) * kBlocks));
+  config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = kSharedBytes;
+  config.stream = stream;
+  config.attrs = &cluster;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, maps, params);
 }
-
-unsigned tiles_along(std::int64_t size) { return static_cast<unsigned>((size + kTile - 1) / kTile); }
 
 }  // namespace
 
-cudaError_t launch_grouped_tensor(GroupedProduct product, const GroupedParams& params, cudaStream_t stream) {
-  const auto most_tiles = static_cast<unsigned>(params.most_tiles);
-  if (product == GroupedProduct::forward)
-    return launch(forward, dim3(tiles_along(params.out), most_tiles), params, stream);
-  if (product == GroupedProduct::input_gradient)
-    return launch(input_gradient, dim3(tiles_along(params.in), most_tiles), params, stream);
-  const dim3 grid(tiles_along(params.in), tiles_along(params.out), static_cast<unsigned>(params.groups));
-  const bool wide = params.weight_element == Element::f32;
-  return launch(wide ? weight_gradient<float> : weight_gradient<__nv_bfloat16>, grid, params, stream);
+cudaError_t launch_grouped_tensor(GroupedProduct product, const GroupedMaps& maps, const GroupedParams& params,
+                                  cudaStream_t stream) {
+  constexpr GroupedProduct kForward = GroupedProduct::forward, kInput = GroupedProduct::input_gradient,
+                           kWeight = GroupedProduct::weight_gradient;
+  const int out = tiles_along(params.out, kColumns), in = tiles_along(params.in, kColumns);
+  if (product == kForward) return launch<kForward, __nv_bfloat16>(params.most_tiles * out, maps, params, stream);
+  if (product == kInput) return launch<kInput, __nv_bfloat16>(params.most_tiles * in, maps, params, stream);
+  const int tiles = params.groups * tiles_along(params.out, kRows * kCluster<kWeight>) * in;
+  if (params.weight_element == Element::f32) return launch<kWeight, float>(tiles, maps, params, stream);
+  return launch<kWeight, __nv_bfloat16>(tiles, maps, params, stream);
 }
 
 }  // namespace lathe::ops::cuda

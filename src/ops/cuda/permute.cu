@@ -51,12 +51,13 @@ __global__ void __launch_bounds__(kThreads) gather(PermuteParams params) {
   }
 }
 
-// Block (token, choice): dsorted = weight * dout, dweight = dout . sorted. Each element is read before it is written,
+// A block takes a choice of a token: dsorted = weight * dout, dweight = dout . sorted. The blocks of a token are
+// neighbours, so that its row of dout comes from memory once. Each element is read before it is written,
 // by the thread that writes it: dsorted may be sorted.
 template <typename T, int N>
 __global__ void __launch_bounds__(kThreads) spread(PermuteParams params) {
-  const std::int64_t row = blockIdx.x;
-  const int j = static_cast<int>(blockIdx.y);
+  const std::int64_t row = blockIdx.x / static_cast<unsigned>(params.k);
+  const auto j = static_cast<int>(blockIdx.x % static_cast<unsigned>(params.k));
   const std::int64_t place = params.row_map.row<const std::int32_t>(row)[j];
   const float weight = params.weights.row<const float>(row)[j];
   const T* dout = params.tokens.row<const T>(row);
@@ -103,8 +104,8 @@ cudaError_t launch_unpermute_forward(const PermuteParams& params, cudaStream_t s
 cudaError_t launch_unpermute_backward(const PermuteParams& params, cudaStream_t stream) {
   if (params.rows == 0) return cudaSuccess;
   return with_packs(params.element, params.wide, [&]<typename T, int N>() {
-    const dim3 grid(static_cast<unsigned>(params.rows), static_cast<unsigned>(params.k));
-    spread<T, N><<<grid, threads_for(params.width / N, kThreads), 0, stream>>>(params);
+    const auto blocks = static_cast<unsigned>(params.rows * params.k);
+    spread<T, N><<<blocks, threads_for(params.width / N, kThreads), 0, stream>>>(params);
     return cudaGetLastError();
   });
 }

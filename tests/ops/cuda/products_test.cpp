@@ -25,6 +25,7 @@ std::vector<cases::LinearCase> linear_cases() {
   cases.push_back({"Vectors", 200, 128, 192, 8});
   cases.push_back({"Router", 500, 2048, 64, 0});
   cases.push_back({"Hidden", 256, 2048, 3072, 0});
+  cases.push_back({"HalfRows", 130, 64, 520, 520});  // as the head's gradient lies, in the front halves of its rows
   return cases;
 }
 
@@ -115,6 +116,13 @@ std::vector<cases::GroupedLinearCase> grouped_cases() {
   cases.push_back({"Vectors", {0, 3, 130, 0, 128, 1, 257, 0}, 5, 72, 136, 8});
   cases.push_back({"Tiles", {128, 256, 64}, 0, 128, 256, 0});
   cases.push_back({"Deep", {700, 0, 33}, 0, 264, 40, 0});
+  // Groups around the steps of a sum and the halves of a tile; NaN right behind the last one.
+  cases.push_back({"Groups", {0, 768, 1, 63, 64, 192, 129, 0, 65}, 5, 264, 392, 8});
+  cases.push_back({"HalfTile", {192, 65}, 3, 384, 1408, 0});
+  // Several tiles of the weight's gradient for every block of a GPU.
+  cases::GroupedLinearCase turns{"Turns", {}, 9, 520, 640, 0};
+  for (std::int32_t group = 0; group < 40; ++group) turns.rows.push_back(group * 37 % 100);
+  cases.push_back(turns);
   return cases;
 }
 
