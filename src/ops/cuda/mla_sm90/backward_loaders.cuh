@@ -76,8 +76,8 @@ class KeyAndQueryLoader {
         ++step_;
       }
       if (kPacked && job.queries == 0) load_keys<kPacked>(job, at.count);  // as everybody counts on them
-      // As late as possible: a job taken early waits behind a long one. And nobody holds two jobs of a run, of which one
-      // may wait for the other: see additions_before.
+      // As late as possible: a job taken early waits behind a long one. And nobody holds two jobs of a run, of which
+      // one may wait for the other: see additions_before.
       at.count = sm90::recompute(at.count);
       if (sm90::semaphore_read(p_.workspace.next_job) < end_of_run<kPacked>(p_, shared_.jobs[at.slot()]))
         sm90::barrier_wait(shared_.barriers.job_empty(at.slot()), at.parity());
