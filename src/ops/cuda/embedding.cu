@@ -17,15 +17,14 @@ __global__ void __launch_bounds__(kThreads) forward(EmbeddingParams params) {
     *reinterpret_cast<Pack<T, N>*>(to + j) = *reinterpret_cast<const Pack<T, N>*>(from + j);
 }
 
-// The place behind the run of `token` that begins at `begin`; tokens ascend in
-// the order. Few probes where runs are short, and few more where they are long.
+// The place behind the run of `token` that begins at `begin`; tokens ascend in the order. Few probes where runs are
+// short, and few more where they are long.
 __device__ __forceinline__ std::int64_t end_of_run(const EmbeddingParams& params, std::int64_t begin,
                                                    std::int32_t token) {
   const auto holds = [&](std::int64_t at) { return at < params.count && params.tokens[params.order[at]] == token; };
   std::int64_t length = 1;
   while (holds(begin + 2 * length - 1)) length *= 2;
-  std::int64_t low = begin + length,
-               high = begin + 2 * length - 1;  // the end is one of these or between
+  std::int64_t low = begin + length, high = begin + 2 * length - 1;  // the end is one of these or between
   while (low < high) {
     const std::int64_t middle = (low + high) / 2;
     if (holds(middle))
@@ -36,9 +35,8 @@ __device__ __forceinline__ std::int64_t end_of_run(const EmbeddingParams& params
   return low;
 }
 
-// Block (i, slice of the columns) takes place i of the order. The one where a
-// token's run begins adds the run's rows, in the order of their positions, and
-// then the table's row: one rounding. Small blocks, and many loads at once: a
+// Block (i, slice of the columns) takes place i of the order. The one where a token's run begins adds the run's rows,
+// in the order of their positions, and then the table's row: one rounding. Small blocks, and many loads at once: a
 // frequent token's rows are then read on several processors.
 template <typename T, typename G, int N>
 __global__ void __launch_bounds__(kSliceThreads, 8) backward(EmbeddingParams params) {
@@ -55,8 +53,7 @@ __global__ void __launch_bounds__(kSliceThreads, 8) backward(EmbeddingParams par
     Pack<T, N> packs[kAtOnce];
 #pragma unroll
     for (int k = 0; k < kAtOnce; ++k) {
-      const std::int64_t at =
-          first + k < end ? first + k : end - 1;  // without a branch: all loads are under way at once
+      const std::int64_t at = first + k < end ? first + k : end - 1;  // no branch: all loads are under way at once
       packs[k] = *reinterpret_cast<const Pack<T, N>*>(params.rows.row<const T>(params.order[at]) + j);
     }
 #pragma unroll

@@ -120,6 +120,7 @@ __device__ __forceinline__ std::uint32_t empty_barrier(std::uint32_t base, int s
 template <GroupedProduct kProduct>
 __device__ __forceinline__ void load_tiles(const GroupedMaps& maps, const GroupedParams& params, std::uint32_t base) {
   using Along = Directions<kProduct>;
+  constexpr int kBlocks = kCluster<kProduct>;
   Ring ring;
   Turns<kProduct> turns(params);
   for (Tile tile = turns.next(); tile.group >= 0; tile = turns.next()) {
@@ -136,9 +137,9 @@ __device__ __forceinline__ void load_tiles(const GroupedMaps& maps, const Groupe
       } else {
         sm90::tma_load_matrix(a, &maps.a, full, k, tile.m0, 0);
       }
-      if constexpr (kCluster < kProduct >> 1) {
-        constexpr int kPanels = kColumns / 64 / kCluster<kProduct>;  // that this block reads for all
-        constexpr std::uint16_t kAll = (1 << kCluster<kProduct>)-1;
+      if constexpr (kBlocks != 1) {
+        constexpr int kPanels = kColumns / 64 / kBlocks;  // that this block reads for all
+        constexpr std::uint16_t kAll = (1 << kBlocks) - 1;
 #pragma unroll
         for (int i = 0; i < kPanels; ++i) {
           const int panel = turns.rank() * kPanels + i;
@@ -358,7 +359,7 @@ __global__ void __launch_bounds__(kThreads, 1)
     __syncwarp();
   }
   // Another block may still write here and arrive here.
-  if constexpr (kCluster < kProduct >> 1) sm90::cluster_sync();
+  if constexpr (kCluster<kProduct> != 1) sm90::cluster_sync();
 }
 
 template <GroupedProduct kProduct, typename Result>

@@ -1,13 +1,11 @@
 #include "ops/cuda/mla_sm90/tensor_map.h"
 
-#include <cuda_runtime.h>
-
 #include <array>
 #include <cstring>
 #include <string_view>
 
 #include "core/error.h"
-#include "device/cuda_check.h"
+#include "ops/cuda/encode_map.h"
 
 namespace lathe::ops::cuda {
 namespace {
@@ -53,36 +51,15 @@ Key key_of(const TensorView& tensor, BoxShape box) {
   return key;
 }
 
-using Encode = decltype(&cuTensorMapEncodeTiled);
-
-// From the driver, so that nothing links against it: Lathe starts on machines without one.
-Encode encode_function() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult result{};
-  check_cuda(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000, cudaEnableDefault, &result),
-             "cudaGetDriverEntryPointByVersion(cuTensorMapEncodeTiled)");
-  if (result != cudaDriverEntryPointSuccess) throw DeviceError("the CUDA driver has no cuTensorMapEncodeTiled");
-  return reinterpret_cast<Encode>(function);
-}
-
 CUtensorMap encode(const Key& key, const TensorView& tensor) {
-  static const Encode function = encode_function();
   const auto u64 = [](std::int64_t value) { return static_cast<cuuint64_t>(value); };
   const auto u32 = [](std::int64_t value) { return static_cast<cuuint32_t>(value); };
-  const cuuint64_t sizes[5] = {kPanelColumns, u64(key.heads), u64(key.tokens), u64(key.panels), u64(key.batches)};
-  const cuuint64_t strides[4] = {u64(key.head_stride), u64(key.token_stride), 2 * kPanelColumns, u64(key.batch_stride)};
-  const cuuint32_t box[5] = {kPanelColumns, 1, u32(key.box_tokens), u32(key.box_panels), 1};
-  const cuuint32_t steps[5] = {1, 1, 1, 1, 1};
-  CUtensorMap map;
-  const CUresult result =
-      function(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 5, const_cast<void*>(key.data), sizes, strides, box, steps,
-               CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-               key.panels > 1 ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-               CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS)
-    throw DeviceError(
-        fmt::format("cuTensorMapEncodeTiled refused {} with CUresult {}", tensor.describe(), static_cast<int>(result)));
-  return map;
+  const MapShape<5> shape{
+      .sizes = {kPanelColumns, u64(key.heads), u64(key.tokens), u64(key.panels), u64(key.batches)},
+      .strides = {u64(key.head_stride), u64(key.token_stride), 2 * kPanelColumns, u64(key.batch_stride)},
+      .box = {kPanelColumns, 1, u32(key.box_tokens), u32(key.box_panels), 1}};
+  return encode_map(tensor, shape,
+                    key.panels > 1 ? CU_TENSOR_MAP_L2_PROMOTION_L2_256B : CU_TENSOR_MAP_L2_PROMOTION_L2_128B);
 }
 
 struct Entry {
