@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 
+from peers.pith_train import SOURCE_MODEL
+
 HERE = pathlib.Path(__file__).resolve().parent
 LENGTH = 2048
 MODEL = {
@@ -110,6 +112,8 @@ def main():
     parser.add_argument("--out", type=pathlib.Path, default=HERE / "results/training_step.json")
     options = parser.parse_args()
     options.lathe = options.lathe.resolve()
+    if options.pith_train is not None and not (options.pith_train / SOURCE_MODEL).is_file():
+        parser.error(f"--pith-train: {options.pith_train} holds no {SOURCE_MODEL}")
     learned = [int(word) for word in options.learned.split(",") if word]
     rows, failed = [], 0
 

@@ -1,6 +1,6 @@
-"""The attention kernels that Lathe's is measured against, one file each.
+"""What Lathe is measured against, one file each: attention kernels, and for the training step `pith_train.py`.
 
-A peer has a name, a version and
+An attention peer has a name, a version and
   forward(shape, sample) -> run(q, k, v, o, lse), which returns (o, lse), lse None where it has none;
   backward(shape, sample, deterministic) -> run(q, k, v, o, lse, do, dq, dk, dv), which writes dq, dk, dv.
 q, k, v are concatenated and contiguous, [b, s, h, 192 | 192 | 128]; lse is [b, h, s], fp32, the natural log. What is
