@@ -1,7 +1,8 @@
-// Integer arithmetic on sizes that come from files: throws instead of wrapping around.
+// Integer arithmetic on sizes. Those that come from files take what throws instead of wrapping around.
 #pragma once
 
 #include <concepts>
+#include <cstdint>
 #include <utility>
 
 #include "core/error.h"
@@ -28,5 +29,8 @@ To narrow(From value) {
   if (!std::in_range<To>(value)) refuse("{} does not fit in {} bits", value, sizeof(To) * 8);
   return static_cast<To>(value);
 }
+
+// a / b rounded up, of numbers whose sum fits.
+constexpr std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace lathe

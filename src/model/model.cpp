@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "core/checked.h"
 #include "device/trace.h"
 #include "model/rope_tables.h"
 #include "ops/cross_entropy.h"
@@ -12,8 +13,6 @@
 namespace lathe {
 
 namespace {
-
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
 // The logits' gradient as the products take it, in the activations' type: each row in the place of its logits, or of
 // their front half.

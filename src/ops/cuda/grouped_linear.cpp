@@ -1,6 +1,7 @@
 #include "ops/grouped_linear.h"
 
 #include "ops/cuda/cuda_ops.h"
+#include "ops/cuda/device_facts.h"
 #include "ops/cuda/grouped_linear_launch.h"
 #include "ops/cuda/matrix_map.h"
 #include "ops/cuda/views.h"
@@ -48,7 +49,8 @@ GroupedMaps maps_for(GroupedProduct product, const TensorView& a, const TensorVi
 
 void run(const Context& context, GroupedProduct product, const GroupedParams& params, const TensorView& a,
          const TensorView& b, bool tensor_cores) {
-  check_cuda(tensor_cores ? launch_grouped_tensor(product, maps_for(product, a, b), params, stream_of(context))
+  check_cuda(tensor_cores ? launch_grouped_tensor(product, maps_for(product, a, b), params,
+                                                  current_device().multiprocessors, stream_of(context))
                           : launch_grouped_plain(product, params, stream_of(context)),
              "launching a grouped product");
 }

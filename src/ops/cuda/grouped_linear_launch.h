@@ -50,6 +50,6 @@ struct GroupedMaps {
 // Rows of a box; the steps of k are as long where k runs along the rows.
 inline constexpr int kTensorDepth = 64;
 cudaError_t launch_grouped_tensor(GroupedProduct product, const GroupedMaps& maps, const GroupedParams& params,
-                                  cudaStream_t stream);
+                                  int multiprocessors, cudaStream_t stream);
 
 }  // namespace lathe::ops::cuda

@@ -363,15 +363,12 @@ __global__ void __launch_bounds__(kThreads, 1)
 }
 
 template <GroupedProduct kProduct, typename Result>
-cudaError_t launch(int tiles, const GroupedMaps& maps, const GroupedParams& params, cudaStream_t stream) {
+cudaError_t launch(int tiles, const GroupedMaps& maps, const GroupedParams& params, int multiprocessors,
+                   cudaStream_t stream) {
   const auto kernel = grouped_product<kProduct, Result>;
   constexpr int kBlocks = kCluster<kProduct>;
-  int device = 0, multiprocessors = 0;
-  cudaError_t result = cudaGetDevice(&device);
-  if (result == cudaSuccess) result = cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
-  if (result == cudaSuccess)
-    result = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                  kSharedBytes);
+  const cudaError_t result = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
+                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
   if (result != cudaSuccess) return result;
   const int most = multiprocessors / kBlocks < 1 ? 1 : multiprocessors / kBlocks;
   cudaLaunchAttribute cluster{};
@@ -392,15 +389,18 @@ cudaError_t launch(int tiles, const GroupedMaps& maps, const GroupedParams& para
 }  // namespace
 
 cudaError_t launch_grouped_tensor(GroupedProduct product, const GroupedMaps& maps, const GroupedParams& params,
-                                  cudaStream_t stream) {
+                                  int multiprocessors, cudaStream_t stream) {
   constexpr GroupedProduct kForward = GroupedProduct::forward, kInput = GroupedProduct::input_gradient,
                            kWeight = GroupedProduct::weight_gradient;
   const int out = tiles_along(params.out, kColumns), in = tiles_along(params.in, kColumns);
-  if (product == kForward) return launch<kForward, __nv_bfloat16>(params.most_tiles * out, maps, params, stream);
-  if (product == kInput) return launch<kInput, __nv_bfloat16>(params.most_tiles * in, maps, params, stream);
+  if (product == kForward)
+    return launch<kForward, __nv_bfloat16>(params.most_tiles * out, maps, params, multiprocessors, stream);
+  if (product == kInput)
+    return launch<kInput, __nv_bfloat16>(params.most_tiles * in, maps, params, multiprocessors, stream);
   const int tiles = params.groups * tiles_along(params.out, kRows * kCluster<kWeight>) * in;
-  if (params.weight_element == Element::f32) return launch<kWeight, float>(tiles, maps, params, stream);
-  return launch<kWeight, __nv_bfloat16>(tiles, maps, params, stream);
+  if (params.weight_element == Element::f32)
+    return launch<kWeight, float>(tiles, maps, params, multiprocessors, stream);
+  return launch<kWeight, __nv_bfloat16>(tiles, maps, params, multiprocessors, stream);
 }
 
 }  // namespace lathe::ops::cuda

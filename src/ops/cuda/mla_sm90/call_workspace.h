@@ -11,8 +11,6 @@
 
 namespace lathe::ops::cuda {
 
-inline std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
-
 // Where each part of a workspace begins. The first piece holds the forward's counters, which are zero between calls;
 // the backward leaves it alone, so that both may use one workspace.
 class WorkspaceLayout {

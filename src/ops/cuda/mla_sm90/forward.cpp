@@ -5,10 +5,11 @@
 #include <limits>
 #include <optional>
 
+#include "core/checked.h"
 #include "core/error.h"
 #include "device/cuda_check.h"
+#include "ops/cuda/device_facts.h"
 #include "ops/cuda/mla_sm90/call_workspace.h"
-#include "ops/cuda/mla_sm90/device_facts.h"
 #include "ops/cuda/mla_sm90/forward_launch.h"
 #include "ops/cuda/mla_sm90/tensor_map.h"
 

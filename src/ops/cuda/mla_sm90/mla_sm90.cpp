@@ -4,8 +4,8 @@
 
 #include "core/error.h"
 #include "device/cuda_device.h"
+#include "ops/cuda/device_facts.h"
 #include "ops/cuda/mla_sm90/backward.h"
-#include "ops/cuda/mla_sm90/device_facts.h"
 #include "ops/cuda/mla_sm90/forward.h"
 #include "ops/cuda/mla_sm90/forward_params.h"
 

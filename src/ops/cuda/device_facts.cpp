@@ -1,4 +1,4 @@
-#include "ops/cuda/mla_sm90/device_facts.h"
+#include "ops/cuda/device_facts.h"
 
 #include <cuda_runtime.h>
 
