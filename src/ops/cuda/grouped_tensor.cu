@@ -282,6 +282,7 @@ __device__ __forceinline__ void add_rows(const Warpgroup& self, const Tile& tile
       base + kStaging + (self.first_row() + self.lane() / 4) * kStagedStride32 + self.lane() % 4 * 8;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
+    if (half * 128 >= tile.columns) return;
     wait_for_staging();
 #pragma unroll
     for (int i = 0; i < 64; i += 2)

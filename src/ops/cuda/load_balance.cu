@@ -21,7 +21,7 @@ __global__ void __launch_bounds__(kThreads) count_chunk(LoadBalanceParams params
   const std::int64_t place = (static_cast<std::int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * params.experts;
   for (int expert = static_cast<int>(threadIdx.x); expert < params.experts; expert += kThreads) {
     double sum = 0;
-#pragma unroll 8
+#pragma unroll 32
     for (int row = 0; row < rows; ++row)
       sum += static_cast<double>(params.scores.row<const float>(first + row)[expert]);
     params.sums[place + expert] = sum;
@@ -39,6 +39,7 @@ __global__ void __launch_bounds__(kThreads) balance(LoadBalanceParams params, in
     for (int expert = static_cast<int>(threadIdx.x); expert < params.experts; expert += kThreads) {
       std::int64_t count = 0;
       double sum = 0;
+#pragma unroll 16
       for (int chunk = 0; chunk < chunks; ++chunk) {
         const std::int64_t place = (scope * chunks + chunk) * params.experts + expert;
         count += params.counts[place];

@@ -37,19 +37,17 @@ void rms_norm_backward(const Context& context, const RmsNormBackward& op) {
   params.element = element_of("rms_norm_backward", op.x);
   params.wide = rows_of_16_bytes({op.x, op.dout, op.weight, op.dsum, op.dx});
 
+  check(params.width <= kMostRmsNormWidth, "rms_norm_backward: {} columns, the CUDA op takes up to {}", params.width,
+        kMostRmsNormWidth);
+  const std::int64_t chunks = rms_norm_chunks(params.rows);
+  params.partials = take_scratch<float>(context, chunks * params.width);
+  check_cuda(launch_rms_norm_backward(params, stream_of(context)), "launching rms_norm_backward");
   ColumnSums sums;
-  sums.x = params.dout;
-  sums.y = params.x;
-  sums.scale = params.rstd;
-  sums.rows = params.rows;
   sums.width = params.width;
-  sums.element = params.element;
-  sums.partials = take_scratch<float>(context, column_sum_chunks(params.rows) * params.width);
+  sums.partials = params.partials;
   sums.sums = op.dweight.data;
   sums.sums_element = gradient_element(op.dweight);
-  // First: dx may take the place of dout.
-  check_cuda(launch_column_sums(sums, stream_of(context)), "launching the weight gradient of rms_norm_backward");
-  check_cuda(launch_rms_norm_backward(params, stream_of(context)), "launching rms_norm_backward");
+  check_cuda(launch_add_chunks(sums, chunks, stream_of(context)), "launching the weight gradient of rms_norm_backward");
 }
 
 }  // namespace lathe::ops::cuda

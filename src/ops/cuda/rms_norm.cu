@@ -6,6 +6,7 @@ namespace lathe::ops::cuda {
 namespace {
 
 constexpr int kMostThreads = 256;
+constexpr int kRowsPerChunk = 8;  // of the backward
 
 // A block a row. With a residual, the sum is rounded as it is stored and the norm is that of the stored sum: what the
 // backward will read.
@@ -43,40 +44,55 @@ __global__ void __launch_bounds__(kMostThreads) forward(RmsNormParams params) {
   }
 }
 
-// With n = x * rstd and g = dout * weight: dx = rstd * (g - n * mean(g * n)) + dsum. A thread writes only elements that
-// it alone reads, after it has read them: dx may be dout or dsum.
+// With n = x * rstd and g = dout * weight: dx = rstd * (g - n * mean(g * n)) + dsum, and dout * n is the row's part of
+// the weight's gradient. A block takes a chunk of rows; a thread has the same columns in each, writes only elements
+// that it alone reads, after it has read them (dx may be dout or dsum), and adds up its columns in shared memory.
 template <typename T, int N>
 __global__ void __launch_bounds__(kMostThreads) backward(RmsNormParams params) {
-  const std::int64_t row = blockIdx.x;
+  extern __shared__ __align__(16) float dweight[];
+  const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * kRowsPerChunk;
   const std::int64_t first = threadIdx.x * N, step = blockDim.x * N;
-  const T* x = params.x.row<const T>(row);
-  const T* dout = params.dout.row<const T>(row);
   const T* weights = static_cast<const T*>(params.weight);
-  float product = 0;
-  for (std::int64_t j = first; j < params.width; j += step) {
-    float values[N], gradient[N], weight[N];
-    load<N>(x + j, values);
-    load<N>(dout + j, gradient);
-    load<N>(weights + j, weight);
+  for (std::int64_t row = first_row; row < first_row + kRowsPerChunk && row < params.rows; ++row) {
+    const T* x = params.x.row<const T>(row);
+    const T* dout = params.dout.row<const T>(row);
+    float product = 0;
+    for (std::int64_t j = first; j < params.width; j += step) {
+      float values[N], gradient[N], weight[N];
+      load<N>(x + j, values);
+      load<N>(dout + j, gradient);
+      load<N>(weights + j, weight);
 #pragma unroll
-    for (int i = 0; i < N; ++i) product += gradient[i] * values[i] * weight[i];
-  }
-  const float rstd = params.rstd[row];
-  const float factor = block_sum(product) * rstd * rstd / static_cast<float>(params.width);
-  for (std::int64_t j = first; j < params.width; j += step) {
-    float values[N], gradient[N], weight[N];
-    load<N>(x + j, values);
-    load<N>(dout + j, gradient);
-    load<N>(weights + j, weight);
-#pragma unroll
-    for (int i = 0; i < N; ++i) values[i] = rstd * (gradient[i] * weight[i] - values[i] * factor);
-    if (params.dsum.data != nullptr) {
-      float other[N];
-      load<N>(params.dsum.row<const T>(row) + j, other);
-#pragma unroll
-      for (int i = 0; i < N; ++i) values[i] += other[i];
+      for (int i = 0; i < N; ++i) product += gradient[i] * values[i] * weight[i];
     }
-    store<N>(values, params.dx.row<T>(row) + j);
+    const float rstd = params.rstd[row];
+    const float factor = block_sum(product) * rstd * rstd / static_cast<float>(params.width);
+    for (std::int64_t j = first; j < params.width; j += step) {
+      float values[N], gradient[N], weight[N], sums[N] = {};
+      load<N>(x + j, values);
+      load<N>(dout + j, gradient);
+      load<N>(weights + j, weight);
+      if (row > first_row) load<N>(dweight + j, sums);
+#pragma unroll
+      for (int i = 0; i < N; ++i) {
+        sums[i] += gradient[i] * values[i] * rstd;
+        values[i] = rstd * (gradient[i] * weight[i] - values[i] * factor);
+      }
+      store<N>(sums, dweight + j);
+      if (params.dsum.data != nullptr) {
+        float other[N];
+        load<N>(params.dsum.row<const T>(row) + j, other);
+#pragma unroll
+        for (int i = 0; i < N; ++i) values[i] += other[i];
+      }
+      store<N>(values, params.dx.row<T>(row) + j);
+    }
+  }
+  float* partials = params.partials + blockIdx.x * params.width;
+  for (std::int64_t j = first; j < params.width; j += step) {
+    float sums[N];
+    load<N>(dweight + j, sums);
+    store<N>(sums, partials + j);
   }
 }
 
@@ -91,11 +107,19 @@ cudaError_t launch_rms_norm_forward(const RmsNormParams& params, cudaStream_t st
   });
 }
 
+std::int64_t rms_norm_chunks(std::int64_t rows) { return (rows + kRowsPerChunk - 1) / kRowsPerChunk; }
+
 cudaError_t launch_rms_norm_backward(const RmsNormParams& params, cudaStream_t stream) {
   if (params.rows == 0) return cudaSuccess;
+  if (params.width > kMostRmsNormWidth) return cudaErrorInvalidValue;
   return with_packs(params.element, params.wide, [&]<typename T, int N>() {
+    const auto shared = static_cast<std::size_t>(params.width) * sizeof(float);
+    const cudaError_t result =
+        cudaFuncSetAttribute(reinterpret_cast<const void*>(backward<T, N>), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                             static_cast<int>(shared));
+    if (result != cudaSuccess) return result;
     const int threads = threads_for(params.width / N, kMostThreads);
-    backward<T, N><<<static_cast<unsigned>(params.rows), threads, 0, stream>>>(params);
+    backward<T, N><<<static_cast<unsigned>(rms_norm_chunks(params.rows)), threads, shared, stream>>>(params);
     return cudaGetLastError();
   });
 }

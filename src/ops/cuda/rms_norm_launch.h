@@ -11,7 +11,8 @@ struct RmsNormParams {
   Matrix residual, sum, out;  // the forward's; residual and sum may be none
   Matrix dout, dsum, dx;      // the backward's; dsum may be none
   const void* weight = nullptr;
-  float* rstd = nullptr;  // [rows], may be none in the forward
+  float* rstd = nullptr;      // [rows], may be none in the forward
+  float* partials = nullptr;  // the backward's: [rms_norm_chunks(rows), width], written: parts of the weight's gradient
   std::int64_t rows = 0, width = 0;
   float eps = 0;
   Element element = Element::f32;
@@ -19,7 +20,11 @@ struct RmsNormParams {
 };
 
 cudaError_t launch_rms_norm_forward(const RmsNormParams& params, cudaStream_t stream);
-// dx alone; the weight's gradient is a sum over columns (column_sums.h).
+
+// The backward takes so many chunks of rows; at most kMostRmsNormWidth columns. The weight's gradient is the sum of the
+// partials (column_sums.h).
+std::int64_t rms_norm_chunks(std::int64_t rows);
+inline constexpr std::int64_t kMostRmsNormWidth = 56 * 1024;
 cudaError_t launch_rms_norm_backward(const RmsNormParams& params, cudaStream_t stream);
 
 }  // namespace lathe::ops::cuda
