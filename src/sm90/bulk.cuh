@@ -33,10 +33,21 @@ __device__ __forceinline__ void tma_store(const CUtensorMap* map, uint32_t sourc
                "r"(source), "r"(0), "r"(at.head), "r"(at.token), "r"(at.panel), "r"(at.batch)
                : "memory");
 }
+// As above, of a rank-3 map: {column, row, matrix}.
+__device__ __forceinline__ void tma_store_matrix(const CUtensorMap* map, uint32_t source, int column, int row,
+                                                 int matrix) {
+  asm volatile("cp.async.bulk.tensor.3d.global.shared::cta.bulk_group [%0, {%2, %3, %4}], [%1];" ::"l"(map),
+               "r"(source), "r"(column), "r"(row), "r"(matrix)
+               : "memory");
+}
 
 __device__ __forceinline__ void bulk_commit() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
-// Returns when this thread's groups have read their shared memory: it may be written again.
-__device__ __forceinline__ void bulk_wait_read() { asm volatile("cp.async.bulk.wait_group.read 0;" ::: "memory"); }
+// Returns when all but the newest kPending of this thread's groups have read their shared memory: it may be written
+// again.
+template <int kPending = 0>
+__device__ __forceinline__ void bulk_wait_read() {
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
+}
 // Returns when this thread's groups have written global memory.
 __device__ __forceinline__ void bulk_wait() { asm volatile("cp.async.bulk.wait_group 0;" ::: "memory"); }
 

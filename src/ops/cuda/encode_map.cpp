@@ -29,9 +29,11 @@ CUtensorMap encode_map(const TensorView& tensor, const MapShape<kRank>& shape, C
   static const Encode encode = encode_function();
   cuuint32_t steps[kRank];
   std::ranges::fill(steps, 1u);
+  const CUtensorMapDataType type =
+      tensor.dtype == DType::f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   CUtensorMap map;
   const CUresult result =
-      encode(&map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, kRank, tensor.data, shape.sizes, shape.strides, shape.box, steps,
+      encode(&map, type, kRank, tensor.data, shape.sizes, shape.strides, shape.box, steps,
              CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B, promotion, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS)
     throw DeviceError(

@@ -1,4 +1,4 @@
-// How every tensor map of bf16 is made.
+// How every tensor map of bf16 or fp32 is made.
 #pragma once
 
 #include <cuda.h>
@@ -14,7 +14,7 @@ template <std::size_t kRank>
 struct MapShape {
   cuuint64_t sizes[kRank];
   cuuint64_t strides[kRank - 1];
-  cuuint32_t box[kRank];  // 64 elements of the innermost dimension
+  cuuint32_t box[kRank];  // 128 bytes of the innermost dimension
 };
 
 // With the 128-byte swizzle; outside of the tensor lies 0. `tensor` is what a message names. Throws DeviceError if the

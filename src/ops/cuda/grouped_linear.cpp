@@ -40,16 +40,19 @@ void list_row_tiles(const Context& context, GroupedParams& params, std::int64_t 
   params.tiles = tiles;
 }
 
-// How tensor cores read the factors of a product: the result's rows are of `a`, its columns of `b`.
-GroupedMaps maps_for(GroupedProduct product, const TensorView& a, const TensorView& b) {
-  const int a_rows = product == GroupedProduct::weight_gradient ? kTensorDepth : kTensorRows;
-  const int b_rows = product == GroupedProduct::forward ? kTensorColumns : kTensorDepth;
-  return {matrix_map(a, a_rows), matrix_map(b, b_rows)};
+// How tensor cores read the factors of a product: the result's rows are of `a`, its columns of `b`. And how they add to
+// a weight's gradient.
+GroupedMaps maps_for(GroupedProduct product, const TensorView& a, const TensorView& b, const TensorView& gradient) {
+  const int depth = tensor_depth(product);
+  const int a_rows = product == GroupedProduct::weight_gradient ? depth : kTensorRows;
+  const int b_rows = product == GroupedProduct::forward ? kTensorColumns : depth;
+  const bool boxes = gradient && gradient.dtype == DType::f32;
+  return {matrix_map(a, a_rows), matrix_map(b, b_rows), boxes ? matrix_map(gradient, kTensorGroupRows) : CUtensorMap{}};
 }
 
 void run(const Context& context, GroupedProduct product, const GroupedParams& params, const TensorView& a,
-         const TensorView& b, bool tensor_cores) {
-  check_cuda(tensor_cores ? launch_grouped_tensor(product, maps_for(product, a, b), params,
+         const TensorView& b, bool tensor_cores, const TensorView& gradient = {}) {
+  check_cuda(tensor_cores ? launch_grouped_tensor(product, maps_for(product, a, b, gradient), params,
                                                   current_device().multiprocessors, stream_of(context))
                           : launch_grouped_plain(product, params, stream_of(context)),
              "launching a grouped product");
@@ -81,7 +84,7 @@ void grouped_linear_backward(const Context& context, const GroupedLinearBackward
   list_row_tiles(context, inputs, rows, tensor_cores ? kTensorRows : kPlainRows);
   run(context, GroupedProduct::input_gradient, inputs, op.dout, op.weight, tensor_cores);
   run(context, GroupedProduct::weight_gradient, params_for("grouped_linear_backward", op, op.x, op.dout, op.dweight),
-      op.dout, op.x, tensor_cores);
+      op.dout, op.x, tensor_cores, op.dweight);
 }
 
 }  // namespace lathe::ops::cuda

@@ -36,19 +36,20 @@ inline constexpr int kPlainRows = 64;
 cudaError_t launch_grouped_plain(GroupedProduct product, const GroupedParams& params, cudaStream_t stream);
 
 // For bf16 in rows of whole 16 bytes, on Hopper's tensor cores; tiles of kTensorRows rows of the result and
-// kTensorColumns columns. An fp32 gradient is added to once an element, by the memory, which takes subnormal numbers
-// for 0.
+// kTensorColumns columns.
 inline constexpr int kTensorRows = 128;
 inline constexpr int kTensorColumns = 256;
 
 // How the factors are read: maps of 64 columns and so many rows (matrix_map.h). The weight's gradient is the product
 // of y's columns and x's, k running along the rows of both.
 struct GroupedMaps {
-  CUtensorMap a;  // the result's rows: of x in the forward, else of y
-  CUtensorMap b;  // the result's columns: of the weight, or of x
+  CUtensorMap a;         // the result's rows: of x in the forward, else of y
+  CUtensorMap b;         // the result's columns: of the weight, or of x
+  CUtensorMap gradient;  // an fp32 gradient of the weight: boxes of kTensorGroupRows rows; else not used
 };
-// Rows of a box; the steps of k are as long where k runs along the rows.
-inline constexpr int kTensorDepth = 64;
+inline constexpr int kTensorGroupRows = 64;
+// The steps of k: rows of a box where k runs along the rows.
+constexpr int tensor_depth(GroupedProduct product) { return product == GroupedProduct::weight_gradient ? 32 : 64; }
 cudaError_t launch_grouped_tensor(GroupedProduct product, const GroupedMaps& maps, const GroupedParams& params,
                                   int multiprocessors, cudaStream_t stream);
 

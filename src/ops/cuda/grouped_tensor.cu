@@ -3,7 +3,10 @@
 // the copy engine while the next tile is multiplied.
 #include <cuda_bf16.h>
 
-#include "ops/cuda/grouped_linear_launch.h"
+#include <type_traits>
+
+#include "ops/cuda/grouped_gradient.cuh"
+#include "ops/cuda/grouped_tiles.cuh"
 #include "ops/cuda/vectors.cuh"
 #include "sm90/barrier.cuh"
 #include "sm90/bulk.cuh"
@@ -16,81 +19,7 @@
 namespace lathe::ops::cuda {
 namespace {
 
-constexpr int kRows = kTensorRows;
-constexpr int kColumns = kTensorColumns;
-constexpr int kDepth = kTensorDepth;  // a panel's row: 128 bytes
-constexpr int kStages = 3;
-constexpr int kGroupRows = 64;  // of a warpgroup
-constexpr int kConsumers = kRows / kGroupRows;
-constexpr int kThreads = (kConsumers + 1) * 128;
-constexpr int kPanelBytes = 64 * 128;
-constexpr int kABytes = kRows * kDepth * 2;
-constexpr int kBBytes = kColumns * kDepth * 2;
-constexpr int kStageBytes = kABytes + kBBytes;
-
-// Results are staged row by row: all columns in bf16, half of them in fp32. The distance of rows keeps a warp's stores
-// in different banks.
-constexpr int kStagedBytes = 512;
-constexpr int kStagedStride16 = kStagedBytes + 16;
-constexpr int kStagedStride32 = kStagedBytes + 32;
-constexpr int kStaging = kStages * kStageBytes;
-constexpr int kBarriers = kStaging + kRows * kStagedStride32;
-constexpr int kSharedBytes = kBarriers + 2 * kStages * 8;
-static_assert(kSharedBytes <= 227 * 1024);
-
-// Blocks that take tiles one below the other and read the factor that these share once: the weight's gradient has tiles
-// in plenty, and the same depth in all of a group.
-template <GroupedProduct kProduct>
-inline constexpr int kCluster = kProduct == GroupedProduct::weight_gradient ? 2 : 1;
-
-// A tile of the result. Nothing to do, and nothing after it, where group is -1.
-struct Tile {
-  int group;
-  int m0, n0;         // its place; rows of x or y count from the first group's
-  int rows, columns;  // of it inside of the result; columns may be more than the tile has
-  int k0, depth;      // the weight's gradient: the rows to sum over
-};
-
-__host__ __device__ constexpr int tiles_along(int size, int tile) { return (size + tile - 1) / tile; }
-
-// The `index`-th tile of the block of that rank: all blocks of a cluster have one, which may lie outside.
-template <GroupedProduct kProduct>
-__device__ __forceinline__ Tile tile_at(const GroupedParams& params, int index, int rank) {
-  if constexpr (kProduct == GroupedProduct::weight_gradient) {
-    constexpr int kClusterRows = kRows * kCluster<kProduct>;
-    const int down = tiles_along(params.out, kClusterRows), across = tiles_along(params.in, kColumns);
-    const int group = index / (down * across), place = index % (down * across);
-    if (group >= params.groups) return {-1, 0, 0, 0, 0, 0, 0};
-    const int m0 = place % down * kClusterRows + rank * kRows, n0 = place / down * kColumns;
-    const int begin = params.offsets[group], end = params.offsets[group + 1];
-    return {group, m0, n0, params.out - m0, params.in - n0, begin, end - begin};
-  } else {
-    constexpr bool kForward = kProduct == GroupedProduct::forward;
-    const int width = kForward ? params.out : params.in;
-    const int across = tiles_along(width, kColumns);
-    if (index / across >= params.most_tiles) return {-1, 0, 0, 0, 0, 0, 0};
-    const RowTile rows = params.tiles[index / across];
-    const int n0 = index % across * kColumns;
-    return {rows.group, rows.begin, n0, rows.end - rows.begin, width - n0, 0, kForward ? params.in : params.out};
-  }
-}
-
-// The tiles of a block: every so many.
-template <GroupedProduct kProduct>
-class Turns {
- public:
-  __device__ __forceinline__ explicit Turns(const GroupedParams& params) : params_(params) {}
-  __device__ __forceinline__ Tile next() {
-    const Tile tile = tile_at<kProduct>(params_, index_, rank());
-    index_ += static_cast<int>(gridDim.x) / kCluster<kProduct>;
-    return tile;
-  }
-  static __device__ __forceinline__ int rank() { return static_cast<int>(blockIdx.x) % kCluster<kProduct>; }
-
- private:
-  const GroupedParams& params_;
-  int index_ = static_cast<int>(blockIdx.x) / kCluster<kProduct>;
-};
+using namespace grouped;
 
 // Where each factor's rows lie in shared memory and in which direction k runs there.
 template <GroupedProduct kProduct>
@@ -99,37 +28,22 @@ struct Directions {
   static constexpr bool kBByRows = kProduct != GroupedProduct::forward;
 };
 
-struct Ring {
-  int stage = 0;
-  std::uint32_t parity = 0;
-  __device__ __forceinline__ void advance() {
-    if (++stage < kStages) return;
-    stage = 0;
-    parity ^= 1;
-  }
-};
-
-__device__ __forceinline__ std::uint32_t full_barrier(std::uint32_t base, int stage) {
-  return base + kBarriers + stage * 8;
-}
-__device__ __forceinline__ std::uint32_t empty_barrier(std::uint32_t base, int stage) {
-  return base + kBarriers + (kStages + stage) * 8;
-}
-
 // One thread. What lies outside of a factor's matrix becomes 0; another group's rows come as they are.
 template <GroupedProduct kProduct>
 __device__ __forceinline__ void load_tiles(const GroupedMaps& maps, const GroupedParams& params, std::uint32_t base) {
   using Along = Directions<kProduct>;
+  using In = Layout<kProduct>;
   constexpr int kBlocks = kCluster<kProduct>;
-  Ring ring;
+  constexpr int kPanelBytes = In::kPanelBytes;
+  Ring<kProduct> ring;
   Turns<kProduct> turns(params);
   for (Tile tile = turns.next(); tile.group >= 0; tile = turns.next()) {
     const int matrix = kProduct == GroupedProduct::weight_gradient ? 0 : tile.group;
-    for (int k = 0; k < tile.depth; k += kDepth) {
-      const std::uint32_t a = base + ring.stage * kStageBytes, b = a + kABytes;
-      const std::uint32_t full = full_barrier(base, ring.stage);
-      sm90::barrier_wait(empty_barrier(base, ring.stage), ring.parity ^ 1);
-      sm90::barrier_arrive_expect(full, kStageBytes);
+    for (int k = 0; k < tile.depth; k += In::kDepth) {
+      const std::uint32_t a = base + ring.stage * In::kStageBytes, b = a + In::kABytes;
+      const std::uint32_t full = In::full(base, ring.stage);
+      sm90::barrier_wait(In::empty(base, ring.stage), ring.parity ^ 1);
+      sm90::barrier_arrive_expect(full, In::kStageBytes);
       if constexpr (Along::kAByRows) {
 #pragma unroll
         for (int i = 0; i < kRows / 64; ++i)
@@ -158,20 +72,10 @@ __device__ __forceinline__ void load_tiles(const GroupedMaps& maps, const Groupe
   }
 }
 
-// What a warpgroup knows of itself.
-struct Warpgroup {
-  int index;   // of the consumers
-  int thread;  // in it
-  __device__ __forceinline__ int lane() const { return thread % 32; }
-  // The first of the 16 rows of the tile that the thread's warp computes.
-  __device__ __forceinline__ int first_row() const { return index * kGroupRows + thread / 32 * 16; }
-  __device__ __forceinline__ void sync() const { sm90::named_barrier_sync(1 + index, 128); }
-};
-
 // The warp is done with a stage: said to the loaders of all blocks that write it.
 template <GroupedProduct kProduct>
 __device__ __forceinline__ void release(const Warpgroup& self, std::uint32_t base, int stage) {
-  const std::uint32_t empty = empty_barrier(base, stage);
+  const std::uint32_t empty = Layout<kProduct>::empty(base, stage);
   if constexpr (kCluster<kProduct> == 1) {
     if (self.lane() == 0) sm90::barrier_arrive(empty);
   } else {
@@ -182,12 +86,13 @@ __device__ __forceinline__ void release(const Warpgroup& self, std::uint32_t bas
 // Zeros for rows `valid` and up of the panels of a step that the warpgroup multiplies: they are another group's. The
 // other warpgroup may write the same zeros.
 __device__ __forceinline__ void clear_rows(const Warpgroup& self, std::uint32_t a, std::uint32_t b, int valid) {
+  using In = Layout<GroupedProduct::weight_gradient>;
   const int chunk = self.thread % 8 * 16;
-  for (int row = valid + self.thread / 8; row < kDepth; row += 16) {
+  for (int row = valid + self.thread / 8; row < In::kDepth; row += 16) {
     sm90::store_shared_float4(a + row * 128 + chunk, 0, 0, 0, 0);
 #pragma unroll
     for (int panel = 0; panel < kColumns / 64; ++panel)
-      sm90::store_shared_float4(b + panel * kPanelBytes + row * 128 + chunk, 0, 0, 0, 0);
+      sm90::store_shared_float4(b + panel * In::kPanelBytes + row * 128 + chunk, 0, 0, 0, 0);
   }
   sm90::proxy_fence();
   self.sync();
@@ -196,14 +101,16 @@ __device__ __forceinline__ void clear_rows(const Warpgroup& self, std::uint32_t 
 // The warpgroup's part of a tile, `kWidth` columns of it. One step's products are issued before those of the step
 // before are awaited.
 template <GroupedProduct kProduct, int kWidth>
-__device__ __forceinline__ void multiply(const Warpgroup& self, const Tile& tile, std::uint32_t base, Ring& ring,
-                                         float (&sums)[128]) {
+__device__ __forceinline__ void multiply(const Warpgroup& self, const Tile& tile, std::uint32_t base,
+                                         Ring<kProduct>& ring, float (&sums)[128]) {
   using Along = Directions<kProduct>;
+  using In = Layout<kProduct>;
+  constexpr int kDepth = In::kDepth, kPanelBytes = In::kPanelBytes;
   int previous = -1;
   for (int k = 0; k < tile.depth; k += kDepth) {
-    const std::uint32_t a = base + ring.stage * kStageBytes + self.index * kPanelBytes;
-    const std::uint32_t b = base + ring.stage * kStageBytes + kABytes;
-    sm90::barrier_wait(full_barrier(base, ring.stage), ring.parity);
+    const std::uint32_t a = base + ring.stage * In::kStageBytes + self.index * kPanelBytes;
+    const std::uint32_t b = base + ring.stage * In::kStageBytes + In::kABytes;
+    sm90::barrier_wait(In::full(base, ring.stage), ring.parity);
     if constexpr (kProduct == GroupedProduct::weight_gradient)
       if (tile.depth - k < kDepth) clear_rows(self, a, b, tile.depth - k);
     const std::uint64_t a_first = sm90::descriptor(a, Along::kAByRows ? kPanelBytes : 16);
@@ -233,70 +140,40 @@ __device__ __forceinline__ void multiply(const Warpgroup& self, const Tile& tile
 
 // A tile of which the warpgroup has no rows.
 template <GroupedProduct kProduct>
-__device__ __forceinline__ void skip(const Warpgroup& self, const Tile& tile, std::uint32_t base, Ring& ring) {
-  for (int k = 0; k < tile.depth; k += kDepth) {
-    sm90::barrier_wait(full_barrier(base, ring.stage), ring.parity);
+__device__ __forceinline__ void skip(const Warpgroup& self, const Tile& tile, std::uint32_t base,
+                                     Ring<kProduct>& ring) {
+  for (int k = 0; k < tile.depth; k += Layout<kProduct>::kDepth) {
+    sm90::barrier_wait(Layout<kProduct>::full(base, ring.stage), ring.parity);
     release<kProduct>(self, base, ring.stage);
     ring.advance();
   }
 }
 
-// A warp stages the 16 rows that it computed and has them written. Begins the writing of columns `first` on.
-template <typename Result, typename Write>
-__device__ __forceinline__ void send_rows(const Warpgroup& self, const Tile& tile, int first, Write&& write) {
-  constexpr int kStaged = kStagedBytes / static_cast<int>(sizeof(Result));
-  sm90::proxy_fence();
-  __syncwarp();
-  const int row = self.first_row() + self.lane();
-  const int columns = min(tile.columns - first, kStaged);
-  if (self.lane() >= 16 || row >= tile.rows || columns <= 0) return;
-  write(row, columns * static_cast<int>(sizeof(Result)));
-  sm90::bulk_commit();
-}
-
-// Waits until the rows staged before have been read.
-__device__ __forceinline__ void wait_for_staging() {
-  sm90::bulk_wait_read();
-  __syncwarp();
-}
-
+// A warp stages the 16 rows that it computed and has them written.
+template <GroupedProduct kProduct>
 __device__ __forceinline__ void store_rows(const Warpgroup& self, const Tile& tile, const Matrix& result,
                                            std::uint32_t base, const float (&sums)[128]) {
-  wait_for_staging();
+  const std::uint32_t staging = base + Layout<kProduct>::kStaging;
+  sm90::bulk_wait_read<0>();
+  __syncwarp();
   // Matrix i of four: 8 rows further for i % 2, 8 columns for i / 2.
-  const std::uint32_t to =
-      base + kStaging + (self.first_row() + self.lane() % 16) * kStagedStride16 + self.lane() / 16 * 16;
+  const std::uint32_t to = staging + (self.first_row() + self.lane() % 16) * kStagedStride + self.lane() / 16 * 16;
 #pragma unroll
   for (int i = 0; i < 128; i += 8)
     sm90::store_matrices(to + i * 4, sm90::pack_bf16(sums[i], sums[i + 1]), sm90::pack_bf16(sums[i + 2], sums[i + 3]),
                          sm90::pack_bf16(sums[i + 4], sums[i + 5]), sm90::pack_bf16(sums[i + 6], sums[i + 7]));
-  send_rows<__nv_bfloat16>(self, tile, 0, [&](int row, int bytes) {
-    sm90::bulk_store(result.row<__nv_bfloat16>(tile.m0 + row) + tile.n0, base + kStaging + row * kStagedStride16,
-                     bytes);
-  });
-}
-
-__device__ __forceinline__ void add_rows(const Warpgroup& self, const Tile& tile, float* result, std::int64_t stride,
-                                         std::uint32_t base, const float (&sums)[128]) {
-  const std::uint32_t to =
-      base + kStaging + (self.first_row() + self.lane() / 4) * kStagedStride32 + self.lane() % 4 * 8;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (half * 128 >= tile.columns) return;
-    wait_for_staging();
-#pragma unroll
-    for (int i = 0; i < 64; i += 2)
-      sm90::store_shared_float2(to + i % 4 / 2 * 8 * kStagedStride32 + i / 4 * 32, sums[half * 64 + i],
-                                sums[half * 64 + i + 1]);
-    send_rows<float>(self, tile, half * 128, [&](int row, int bytes) {
-      sm90::bulk_add(result + row * stride + half * 128, base + kStaging + row * kStagedStride32, bytes);
-    });
-  }
+  sm90::proxy_fence();
+  __syncwarp();
+  const int row = self.first_row() + self.lane();
+  if (self.lane() >= 16 || row >= tile.rows) return;
+  sm90::bulk_store(result.row<__nv_bfloat16>(tile.m0 + row) + tile.n0, staging + row * kStagedStride,
+                   2 * min(tile.columns, kColumns));
+  sm90::bulk_commit();
 }
 
 // A bf16 gradient: what was there is added in fp32, so that there is one rounding.
-__device__ __forceinline__ void add_rows(const Warpgroup& self, const Tile& tile, __nv_bfloat16* result,
-                                         std::int64_t stride, std::uint32_t, const float (&sums)[128]) {
+__device__ __forceinline__ void add_rounded(const Warpgroup& self, const Tile& tile, __nv_bfloat16* result,
+                                            std::int64_t stride, const float (&sums)[128]) {
   const int first = self.first_row() + self.lane() / 4;
 #pragma unroll
   for (int i = 0; i < 128; i += 2) {
@@ -310,15 +187,24 @@ __device__ __forceinline__ void add_rows(const Warpgroup& self, const Tile& tile
 }
 
 template <GroupedProduct kProduct, typename Result>
+inline constexpr bool kMovesGradient = (kProduct == GroupedProduct::weight_gradient) && std::is_same_v<Result, float>;
+
+template <GroupedProduct kProduct, typename Result>
 __global__ void __launch_bounds__(kThreads, 1)
     grouped_product(const __grid_constant__ GroupedMaps maps, const GroupedParams params) {
   extern __shared__ __align__(1024) std::uint8_t shared[];
+  using In = Layout<kProduct>;
   const std::uint32_t base = sm90::shared_address(shared);
   if (threadIdx.x == 0) {
-    for (int stage = 0; stage < kStages; ++stage) {
-      sm90::barrier_init(full_barrier(base, stage), 1);
-      sm90::barrier_init(empty_barrier(base, stage), kCluster<kProduct> * kConsumers * 4);  // a warp each
+    for (int stage = 0; stage < In::kStages; ++stage) {
+      sm90::barrier_init(In::full(base, stage), 1);
+      sm90::barrier_init(In::empty(base, stage), kCluster<kProduct> * kConsumers * 4);  // a warp each
     }
+    if constexpr (kMovesGradient<kProduct, Result>)
+      for (int box = 0; box < kConsumers * kBoxes; ++box) {
+        sm90::barrier_init(In::loaded(base, 0, box), 1);
+        sm90::barrier_init(In::added(base, 0, box), 4);  // a warp each
+      }
     sm90::barrier_init_fence();
   }
   if constexpr (kCluster<kProduct> == 1)
@@ -328,12 +214,18 @@ __global__ void __launch_bounds__(kThreads, 1)
   const int warpgroup = static_cast<int>(threadIdx.x) / 128;
   if (warpgroup == kConsumers) {
     sm90::registers_decrease<40>();
-    if (threadIdx.x == kConsumers * 128) load_tiles<kProduct>(maps, params, base);
+    const int warp = static_cast<int>(threadIdx.x) / 32 - kConsumers * 4;
+    if (threadIdx.x % 32 == 0) {
+      if (warp == 0) load_tiles<kProduct>(maps, params, base);
+      if constexpr (kMovesGradient<kProduct, Result>)
+        if (warp > 0 && warp <= kConsumers) move_gradient(maps, params, base, warp - 1);
+    }
     __syncwarp();
   } else {
     sm90::registers_increase<232>();
     const Warpgroup self{warpgroup, static_cast<int>(threadIdx.x) % 128};
-    Ring ring;
+    Ring<kProduct> ring;
+    std::uint32_t parity = 0;  // of the gradient's barriers
     float sums[128];
     Turns<kProduct> turns(params);
     Tile tile = turns.next();
@@ -346,13 +238,17 @@ __global__ void __launch_bounds__(kThreads, 1)
           multiply<kProduct, 256>(self, tile, base, ring, sums);
         else
           multiply<kProduct, 128>(self, tile, base, ring, sums);
-        if constexpr (kProduct == GroupedProduct::weight_gradient)
-          add_rows(self, tile,
-                   static_cast<Result*>(params.weight) + tile.group * params.weight_group +
-                       tile.m0 * params.weight_row + tile.n0,
-                   params.weight_row, base, sums);
-        else
-          store_rows(self, tile, kProduct == GroupedProduct::forward ? params.y : params.x, base, sums);
+        if constexpr (kMovesGradient<kProduct, Result>) {
+          add_to_gradient(self, base, parity, sums);
+          parity ^= 1;
+        } else if constexpr (kProduct == GroupedProduct::weight_gradient) {
+          add_rounded(self, tile,
+                      static_cast<Result*>(params.weight) + tile.group * params.weight_group +
+                          tile.m0 * params.weight_row + tile.n0,
+                      params.weight_row, sums);
+        } else {
+          store_rows<kProduct>(self, tile, kProduct == GroupedProduct::forward ? params.y : params.x, base, sums);
+        }
       }
       tile = next;
     }
@@ -368,8 +264,9 @@ cudaError_t launch(int tiles, const GroupedMaps& maps, const GroupedParams& para
                    cudaStream_t stream) {
   const auto kernel = grouped_product<kProduct, Result>;
   constexpr int kBlocks = kCluster<kProduct>;
-  const cudaError_t result = cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel),
-                                                  cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
+  const cudaError_t result =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           Layout<kProduct>::kSharedBytes);
   if (result != cudaSuccess) return result;
   const int most = multiprocessors / kBlocks < 1 ? 1 : multiprocessors / kBlocks;
   cudaLaunchAttribute cluster{};
@@ -380,7 +277,7 @@ cudaError_t launch(int tiles, const GroupedMaps& maps, const GroupedParams& para
   cudaLaunchConfig_t config{};
   config.gridDim = dim3(static_cast<unsigned>((tiles < most ? tiles : most) * kBlocks));
   config.blockDim = dim3(kThreads);
-  config.dynamicSmemBytes = kSharedBytes;
+  config.dynamicSmemBytes = Layout<kProduct>::kSharedBytes;
   config.stream = stream;
   config.attrs = &cluster;
   config.numAttrs = 1;
