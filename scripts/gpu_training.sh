@@ -65,7 +65,7 @@ trained() {
 }
 
 ops() { check ops "${OPS_SECONDS:-120}" --tests "$CUDA_OPS_TEST"; }
-memcheck() { check memcheck "${MEMCHECK_SECONDS:-240}" --tests "$CUDA_OPS_TEST" --filter "$MEMCHECK_FILTER"; }
+memcheck() { check memcheck "${MEMCHECK_SECONDS:-240}" --tests "$CUDA_OPS_TEST" "--filter=$MEMCHECK_FILTER"; }
 repeat() { trained repeat "${REPEAT_SECONDS:-90}"; }
 follow() { trained follow "${FOLLOW_SECONDS:-90}"; }
 gradients() { trained gradients "${GRADIENTS_SECONDS:-90}"; }

@@ -1,15 +1,16 @@
 """What results are held against, and the bounds.
 
-Truth is the `cpu` backend in fp64 on the bf16 inputs. Two plain references in torch say what bf16 costs:
+Truth of the forward is the `cpu` backend in fp64 on the bf16 inputs; backward.py says that of gradients. Two plain
+references in torch say what bf16 costs:
   eager: scores = bf16(bf16(q k^T) * scale), P = bf16(softmax in fp32), o = bf16(P v);
   exact scores: the same with scores in fp32.
 Output o passes if at every element |o - truth| <= half an ulp of bf16 at the truth + slack, where slack is
   2 * max |eager - truth|, and also
   2 * max |exact scores - truth| + 2 * eps * max |v|.
 eps is what scores and sums may be off by: 8 ulps of fp32 at 1 + max |lse| + scale * max |q_i| * max |k_j|, the largest
-score that vectors of these lengths can have. lse passes if it is within eps of the truth, -inf exactly where the truth is; a row that sees no
-key has o = 0. Gradients: half an ulp + 2 * max |eager's - truth| + what 8 ulps of fp32 in dP - D, at max |do_i| *
-max |v_j|, come to: they are all that is left where a query sees one key and eager is exact.
+score that vectors of these lengths can have. lse passes if it is within eps of the truth, -inf exactly where the
+truth is; a row that sees no key has o = 0. Gradients: half an ulp + 2 * max |eager's - truth| + what 8 ulps of fp32 in
+dP - D, at max |do_i| * max |v_j|, come to: they are all that is left where a query sees one key and eager is exact.
 """
 
 import torch
@@ -42,8 +43,10 @@ def hidden(s_q, s_k, device):
 
 
 def attention(q, k, v, causal, exact_scores):
-    """Plain attention on [h, s, d], bf16, and lse; a row that sees no key gives 0 and -inf."""
-    if exact_scores:
+    """Plain attention on [h, s, d], bf16 or all in fp64, and lse; a row that sees no key gives 0 and -inf."""
+    if q.dtype == torch.float64:
+        scores = (q @ k.transpose(-1, -2)) * SCALE
+    elif exact_scores:
         scores = (q.float() @ k.float().transpose(-1, -2)) * SCALE
     else:
         scores = ((q @ k.transpose(-1, -2)) * SCALE).float()
@@ -52,7 +55,7 @@ def attention(q, k, v, causal, exact_scores):
         mask = hidden(q.shape[-2], k.shape[-2], q.device)
         seen = ~mask.all(-1, keepdim=True)
         scores = scores.masked_fill(mask & seen, float("-inf"))
-    p = (scores.softmax(-1) * seen).to(torch.bfloat16)
+    p = (scores.softmax(-1) * seen).to(q.dtype)
     lse = scores.logsumexp(-1).masked_fill(~seen.squeeze(-1), float("-inf"))
     return p @ v, lse
 
