@@ -38,6 +38,7 @@ from peers.common import PASSES, Inputs, Shape  # noqa: E402
 SHAPES = "1x2048,1x4096,1x8192,1x16384,1x32768,1x512,8x2048,4x4096,32x512,1x4096:full,1x16384:full"
 # Norms of differences over norms, of two implementations that round P and the results to bf16 and sum in other orders.
 AGREEMENT = {"forward": 1e-2, "backward": 2e-2, "backward_deterministic": 2e-2}
+REGIMES = (("burst", timing.burst, timing.BURSTS), ("sustained", timing.sustained_pass, timing.PASSES))
 OF_CUDNN = 1.5  # norms of our gradients' errors against fp64
 
 
@@ -126,7 +127,7 @@ class Bench:
     def measure_errors(self, shape, pass_name, made, results, inputs):
         """Of every implementation's gradients, where the truth is affordable; ours are held against cuDNN's."""
         if pass_name == "forward" or not truth.affordable(shape):
-            return
+            return True
         exact = truth.gradients(shape, inputs)
         found = {c.label: truth.errors(results[c.label], exact) for c in made}
         for candidate in made:
@@ -135,13 +136,14 @@ class Bench:
         ours = [found[c.label] for c in made if c.impl == "lathe"]
         cudnn = [found[c.label] for c in made if c.impl == "cudnn"]
         if not ours or not cudnn:
-            return
+            return True
         for name in truth.NAMES:
             ratio = ours[0][name]["norm"] / cudnn[0][name]["norm"]
             if ratio > OF_CUDNN:
                 self.failed = True
                 print(f"{shape} {pass_name}: the error of {name} is {ratio:.2f} times cuDNN's, allowed {OF_CUDNN}",
                       flush=True)
+        return True
 
     def agreeing(self, shape, pass_name, made, inputs):
         """Those of `made` whose results agree with another's; each result is compared, lse where both have one."""
@@ -151,8 +153,14 @@ class Bench:
             got = self.attempt(what, lambda candidate=candidate: self.first_results(candidate))
             if got is not None:
                 results[candidate.label] = got
+        others = any(candidate.impl != "lathe" for candidate in made)
         made = [candidate for candidate in made if candidate.label in results]
-        self.attempt("errors are left out", lambda: self.measure_errors(shape, pass_name, made, results, inputs))
+        if others and all(candidate.impl == "lathe" for candidate in made):
+            self.failed = True
+            print(f"{shape} {pass_name}: nobody is left to compare with", flush=True)
+        measured = self.attempt("errors are left out",
+                                lambda: self.measure_errors(shape, pass_name, made, results, inputs))
+        self.failed |= measured is None
         bound, kept = AGREEMENT[pass_name], []
         for candidate in made:
             errors = {
@@ -187,19 +195,18 @@ class Bench:
                 ready.append((candidate, work))
         print(f"{shape} {pass_name}: {len(ready)} implementations, {len(sets)} input sets, prepared in "
               f"{time.monotonic() - started:.1f} s", flush=True)
-        if "burst" in options.regimes:
-            for candidate, work in ready:
-                samples = timing.Samples(candidate.counters)
-                self.attempt(f"{candidate.label} burst", lambda: timing.burst(self.timer, work, samples))
-                self.add_row(shape, pass_name, candidate, "burst", samples)
-        if "sustained" in options.regimes:
+        if "lathe" in options.impls and all(candidate.impl != "lathe" for candidate, _ in ready):
+            self.failed = True
+        for regime, measure, rounds in REGIMES:
+            if regime not in options.regimes:
+                continue
             every = [(work, timing.Samples(candidate.counters)) for candidate, work in ready]
-            for number in range(timing.PASSES):
-                start = number * len(every) // timing.PASSES
+            for number in range(rounds):
+                start = number * len(every) // rounds
                 for work, samples in every[start:] + every[:start]:
-                    self.attempt("sustained", lambda: timing.sustained_pass(self.timer, work, samples))
+                    self.attempt(regime, lambda: measure(self.timer, work, samples))
             for (candidate, _), (_, samples) in zip(ready, every):
-                self.add_row(shape, pass_name, candidate, "sustained", samples)
+                self.add_row(shape, pass_name, candidate, regime, samples)
 
     def add_row(self, shape, pass_name, candidate, regime, samples):
         if not samples.times:

@@ -3,7 +3,8 @@
 Work is a CUDA graph of about 4 ms: as many calls as that takes, the same number on every input set. Samples are single
 replays, in microseconds a call.
   burst: 4 times 150 ms of idling and 3 replays, the first of each dropped: a chip that its power limit does not slow.
-  sustained: replays back to back, 150 ms of warm-up and then 300 ms that count, in 3 passes over all implementations.
+  sustained: 3 times replays back to back, 150 ms of warm-up and then 300 ms that count.
+All implementations take turns, and who begins changes from time to time.
 """
 
 import math
@@ -159,10 +160,10 @@ class Samples:
 
 
 def burst(timer, work, samples):
-    for _ in range(BURSTS):
-        time.sleep(timer.idle_seconds)
-        times, readings = timer.samples(work, BURST_REPLAYS)
-        samples.add(times[1:], readings)
+    """One of BURSTS."""
+    time.sleep(timer.idle_seconds)
+    times, readings = timer.samples(work, BURST_REPLAYS)
+    samples.add(times[1:], readings)
 
 
 def sustained_pass(timer, work, samples):

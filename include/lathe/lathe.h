@@ -4,7 +4,8 @@
  *
  * k_pe is one head that all heads share (DeepSeek-V2, arXiv:2405.04434). Nothing is concatenated, expanded or made
  * contiguous; no function throws, allocates device memory or waits for the device, and each may be captured in a CUDA
- * graph. All functions may be called from any thread. */
+ * graph. All functions may be called from any thread, but those that share a workspace by one thread at a time. They
+ * work on CUDA's current device, where the tensors must lie. */
 #ifndef LATHE_LATHE_H
 #define LATHE_LATHE_H
 
@@ -93,7 +94,7 @@ typedef struct lathe_mla_backward_args {
   lathe_tensor cu_seqlens_k;
   double softmax_scale;
   int32_t causal;
-  int32_t deterministic; /* 1: equal bits in every run */
+  int32_t deterministic; /* 1: equal bits in every run; 0 at the same time as another: on streams of one priority */
   lathe_device device;
   const char* backend;
   void* workspace; /* as the forward's; one may serve both passes */

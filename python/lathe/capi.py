@@ -5,10 +5,12 @@ place. torch is imported only where a workspace or a stream is not given. The li
 beside this file.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
 import pathlib
+import threading
 
 STATUS = (
     "LATHE_STATUS_SUCCESS",
@@ -124,29 +126,43 @@ class PreparedCall:
     It keeps the tensors alive. `args` may be changed between calls.
     """
 
-    def __init__(self, function, args, kept):
+    def __init__(self, function, args, kept, device):
         self.args = args
         self._function = function
         self._pointer = ctypes.byref(args)
         self._kept = kept
+        self._device = device
 
     def __call__(self):
-        status = self._function(self._pointer)
+        with _current(self._device):
+            status = self._function(self._pointer)
         if status:
             _check(status)
 
 
-_workspaces = {}  # of calls that bring none: one a device and stream, as calls on one stream may share it
+def _current(device):
+    """The library works on CUDA's current device: the tensors' for as long as this is open."""
+    if device.type != "cuda":
+        return contextlib.nullcontext()
+    import torch
+
+    return torch.cuda.device(device)
+
+
+_workspaces = {}  # of calls that bring none: one a thread, device and stream, whose calls follow each other
 
 
 def _shared_workspace(size, device, stream):
     import torch
 
-    held = _workspaces.get((device, stream))
+    if device.type == "cuda" and torch.cuda.is_current_stream_capturing():
+        return torch.zeros(size, dtype=torch.uint8, device=device)  # the graph's own, zeroed in every replay
+    key = threading.get_ident(), device, stream
+    held = _workspaces.get(key)
     if held is None or held.numel() < size:
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # calls in flight may use the smaller one
-        held = _workspaces[device, stream] = torch.zeros(max(size, 1 << 20), dtype=torch.uint8, device=device)
+        held = _workspaces[key] = torch.zeros(max(size, 1 << 20), dtype=torch.uint8, device=device)
         if device.type == "cuda":
             torch.cuda.synchronize(device)  # zeroed on torch's stream, used on the caller's
     return held
@@ -194,14 +210,15 @@ def _prepare(name, args, tensors, workspace, stream, clock_counters):
 
         stream = torch.cuda.current_stream(device).cuda_stream
     if workspace is None:
-        size = _workspace_size(name, args)
+        with _current(device):
+            size = _workspace_size(name, args)
         workspace = _shared_workspace(size, device, stream) if size else None
     if workspace is not None:
         args.workspace, args.workspace_size = workspace.data_ptr(), workspace.numel() * workspace.element_size()
     args.stream = stream
     if clock_counters is not None:
         args.clock_counters = clock_counters.data_ptr()
-    return PreparedCall(getattr(library(), name), args, (tensors, workspace, clock_counters))
+    return PreparedCall(getattr(library(), name), args, (tensors, workspace, clock_counters), device)
 
 
 def prepare_mla_forward(*tensors, workspace=None, stream=None, clock_counters=None, **options):
@@ -222,9 +239,9 @@ def mla_forward(*tensors, **options):
     mla_forward(q_nope, q_pe, k_nope, k_pe, v, o, lse, *, softmax_scale, causal=True, cu_seqlens_q=None,
                 cu_seqlens_k=None, workspace=None, backend="auto", stream=None, clock_counters=None)
 
-    A workspace is a zeroed tensor; calls without one share one a stream, which is made, and waited for, when it is
-    first needed or too small: not while a graph is captured. `stream` is a cudaStream_t as an int, by default torch's
-    current one.
+    A workspace is a zeroed tensor; a thread's calls without one share one a stream, which is made, and waited for, when
+    it is first needed or too small; a call that torch captures in a graph gets one of the graph's. `stream` is a
+    cudaStream_t as an int, by default torch's current one.
     """
     prepare_mla_forward(*tensors, **options)()
 
@@ -241,19 +258,24 @@ def mla_backward(*tensors, **options):
 
 def mla_forward_workspace_size(*tensors, **options):
     """Bytes, for mla_forward's tensors and options."""
-    return _workspace_size("lathe_mla_forward", _forward_args(*tensors, **options)[0])
+    args, kept = _forward_args(*tensors, **options)
+    with _current(kept["q_nope"].device):
+        return _workspace_size("lathe_mla_forward", args)
 
 
 def mla_backward_workspace_size(*tensors, **options):
     """Bytes, for mla_backward's tensors and options."""
-    return _workspace_size("lathe_mla_backward", _backward_args(*tensors, **options)[0])
+    args, kept = _backward_args(*tensors, **options)
+    with _current(kept["q_nope"].device):
+        return _workspace_size("lathe_mla_backward", args)
 
 
 def mla_backend(*tensors, **options):
     """(name, reason) of the backend that mla_forward, given the same, would run on; LatheError if there is none."""
-    args, _ = _forward_args(*tensors, **options)
+    args, kept = _forward_args(*tensors, **options)
     name, reason = ctypes.c_char_p(), ctypes.c_char_p()
-    status = library().lathe_mla_backend(ctypes.byref(args), ctypes.byref(name), ctypes.byref(reason))
+    with _current(kept["q_nope"].device):
+        status = library().lathe_mla_backend(ctypes.byref(args), ctypes.byref(name), ctypes.byref(reason))
     if STATUS[status] == "LATHE_STATUS_UNSUPPORTED" and reason.value:
         raise LatheError(STATUS[status], reason.value.decode())
     _check(status)

@@ -1,7 +1,7 @@
 """The backward: five gradients, with and without dlse, in any order of sums and deterministic.
 
-Truth is torch's autograd through plain attention in fp64, where the references run: on a GPU in a hundredth of the time;
-the reference is the same in bf16. The device's backward gets the o and lse of the device's forward.
+Truth is torch's autograd through plain attention in fp64, where the references run: on a GPU in a hundredth of the
+time; the reference is the same in bf16. The device's backward gets the o and lse of the device's forward.
 """
 
 import math

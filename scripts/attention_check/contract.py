@@ -86,11 +86,15 @@ def check_streams(rounds):
         for forward, views, workspace, stream in calls
     ]
     for _ in range(rounds):
+        for views in outputs:
+            for view in views.values():
+                view.fill_(float("nan"))
+        torch.cuda.synchronize()
         for call in prepared:
             call()
-    for forward, views, alone in zip(forwards, outputs, expected):
-        if not all(same_bits(a, b) for a, b in zip(alone, forward.fetch(views))):
-            raise Mismatch(f"{forward.problem}: other bits beside another call")
+        for forward, views, alone in zip(forwards, outputs, expected):
+            if not all(same_bits(a, b) for a, b in zip(alone, forward.fetch(views))):
+                raise Mismatch(f"{forward.problem}: other bits beside another call")
     return {"rounds": rounds}
 
 
@@ -120,24 +124,35 @@ def check_backward_repeat(problem, device, runs, graph=False):
     return {"runs": runs}
 
 
-def check_backward_streams(rounds):
-    """Two backwards at once, on two streams with a workspace each, give what they give alone."""
+def check_backward_streams(rounds, deterministic):
+    """Two backwards at once, on two streams with a workspace each, give what they give alone: to the bit if
+    deterministic, else the norm of the difference is at most 1% of the norm."""
     problems = Problem(h=16, b=1, s_q=1000, s_k=1000), Problem(h=3, causal=False, b=4, s_q=333, s_k=700, seed=2)
     backwards = [Backward(problem, "cuda", with_dlse=True) for problem in problems]
     expected = [backward.run(deterministic=True) for backward in backwards]
     outputs = [backward.outputs() for backward in backwards]
     torch.cuda.synchronize()
     # Of torch's own streams: each has its workspace.
-    calls = [backward.prepare(gradients, deterministic=True, stream=torch.cuda.Stream().cuda_stream)
+    calls = [backward.prepare(gradients, deterministic, stream=torch.cuda.Stream().cuda_stream)
              for backward, gradients in zip(backwards, outputs)]
-    torch.cuda.synchronize()
+    expected = [{name: alone[name].to("cuda") for name in GRADIENTS} for alone in expected]
+
+    def equal(alone, got):
+        if deterministic:
+            return same_bits(alone, got)
+        return bool((alone.float() - got.float()).norm() <= 1e-2 * alone.float().norm())
+
     for _ in range(rounds):
+        for gradients in outputs:
+            for name in GRADIENTS:
+                gradients[name].fill_(float("nan"))
+        torch.cuda.synchronize()
         for call in calls:
             call()
-    torch.cuda.synchronize()
-    for backward, gradients, alone in zip(backwards, outputs, expected):
-        if not all(same_bits(alone[name].to("cuda"), gradients[name]) for name in GRADIENTS):
-            raise Mismatch(f"{backward.problem}: other bits beside another call")
+        torch.cuda.synchronize()
+        for backward, gradients, alone in zip(backwards, outputs, expected):
+            if not all(equal(alone[name], gradients[name]) for name in GRADIENTS):
+                raise Mismatch(f"{backward.problem}: other gradients beside another call")
     return {"rounds": rounds}
 
 

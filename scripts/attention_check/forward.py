@@ -8,14 +8,13 @@ import torch
 import lathe
 
 from .problem import INPUTS, SCALE, Problem, make_values, place, place_inputs
-from .reference import Expected, Mismatch, same_bits
+from .reference import MOST_CPU_FLOPS, Expected, Mismatch, same_bits
 
 LENGTHS = (1, 63, 64, 65, 127, 128, 129, 200, 1000, 2048, 4097)
 HEADS = (1, 3, 16, 128)
 # (s_q, s_k), longer by what is no multiple of a tile and by what is.
 UNEQUAL = ((1, 129), (63, 200), (65, 64), (100, 1000), (129, 128), (200, 63), (128, 320), (257, 1), (1000, 37),
            (777, 2048))
-MOST_FLOPS = 3e11  # of a reference in fp64
 
 
 class Forward:
@@ -70,14 +69,22 @@ def accuracy_problems(quick):
             for causal in (True, False):
                 number += 1
                 problem = Problem(h=h, causal=causal, b=1 + number % 3, s_q=s, s_k=s, seed=number)
-                if problem.flops > MOST_FLOPS:
+                if problem.flops > MOST_CPU_FLOPS:
                     problem = dataclasses.replace(problem, b=1)
-                if problem.flops / (2 if causal else 1) <= MOST_FLOPS:
+                if problem.flops / (2 if causal else 1) <= MOST_CPU_FLOPS:
                     yield problem
     for s_q, s_k in UNEQUAL if not quick else UNEQUAL[:3] + UNEQUAL[5:8]:
         for causal in (True, False):
             number += 1
             yield Problem(h=3, causal=causal, b=1 + number % 3, s_q=s_q, s_k=s_k, seed=number)
+
+
+def paired_problems():
+    """Long rows of many heads, which pairs of blocks share (forward.cpp: cluster_for), with ends of all kinds."""
+    yield Problem(h=16, b=3, s_q=4097, s_k=4097, seed=1)
+    yield Problem(h=64, b=1, s_q=4096, s_k=5000, seed=2)
+    yield Problem(h=64, b=1, s_q=6000, s_k=4100, seed=3)
+    yield Problem(h=50, causal=False, b=1, s_q=4200, s_k=4161, seed=4)
 
 
 def value_problems(quick):

@@ -1,7 +1,7 @@
 """What results are held against, and the bounds.
 
-Truth of the forward is the `cpu` backend in fp64 on the bf16 inputs; backward.py says that of gradients. Two plain
-references in torch say what bf16 costs:
+Truth of the forward is the `cpu` backend in fp64 on the bf16 inputs, of large problems torch in fp64; backward.py says
+that of gradients. Two plain references in torch say what bf16 costs:
   eager: scores = bf16(bf16(q k^T) * scale), P = bf16(softmax in fp32), o = bf16(P v);
   exact scores: the same with scores in fp32.
 Output o passes if at every element |o - truth| <= half an ulp of bf16 at the truth + slack, where slack is
@@ -20,14 +20,17 @@ import lathe
 from .problem import INPUTS, SCALE
 
 SCORES_AT_ONCE = 1 << 27  # elements
+MOST_CPU_FLOPS = 3e11  # of a truth that the `cpu` backend computes; a larger one is torch's in fp64 on the device
 
 
 class Mismatch(Exception):
     """A result that breaks the contract."""
 
 
-def truth(problem, values):
+def truth(problem, values, device):
     """(o, lse) in fp64."""
+    if device != "cpu" and problem.flops / (2 if problem.causal else 1) > MOST_CPU_FLOPS:
+        return plain(problem, values, device, True, torch.float64)
     inputs = [values[name].double() for name in INPUTS]
     o = torch.empty(problem.shape("o"), dtype=torch.float64)
     lse = torch.empty(problem.lse_shape, dtype=torch.float64)
@@ -69,9 +72,10 @@ def concatenated(values, q_at, k_at, heads, device):
     return [tensor.transpose(0, 1).contiguous().to(device) for tensor in tensors]
 
 
-def plain(problem, values, device, exact_scores):
-    """o of the reference, fp64 on the host."""
+def plain(problem, values, device, exact_scores, dtype=torch.bfloat16):
+    """(o, lse) of the reference in that type, fp64 on the host."""
     o = torch.zeros(problem.shape("o"), dtype=torch.float64)
+    lse = torch.full(problem.lse_shape, float("-inf"), dtype=torch.float64)
     for q_at, k_at in problem.sequences():
         s_q, s_k = values["q_nope"][q_at].shape[0], values["k_nope"][k_at].shape[0]
         if s_q == 0 or s_k == 0:
@@ -79,9 +83,11 @@ def plain(problem, values, device, exact_scores):
         step = max(1, SCORES_AT_ONCE // (s_q * s_k))
         for first in range(0, problem.h, step):
             heads = slice(first, first + step)
-            out, _ = attention(*concatenated(values, q_at, k_at, heads, device), problem.causal, exact_scores)
+            tensors = (tensor.to(dtype) for tensor in concatenated(values, q_at, k_at, heads, device))
+            out, out_lse = attention(*tensors, problem.causal, exact_scores)
             o[q_at][:, heads] = out.transpose(0, 1).cpu().double()
-    return o
+            lse[(heads, *q_at) if problem.packed else (*q_at, heads)] = out_lse.cpu().double()
+    return o, lse
 
 
 def score_rounding(values, lse):
@@ -115,10 +121,10 @@ class Expected:
     """The truth and the bounds of a problem's forward."""
 
     def __init__(self, problem, values, device):
-        self.o, self.lse = truth(problem, values)
+        self.o, self.lse = truth(problem, values, device)
         self.eps = score_rounding(values, self.lse)
-        self.eager_error = largest((plain(problem, values, device, False) - self.o).abs())
-        self.exact_error = largest((plain(problem, values, device, True) - self.o).abs())
+        self.eager_error = largest((plain(problem, values, device, False)[0] - self.o).abs())
+        self.exact_error = largest((plain(problem, values, device, True)[0] - self.o).abs())
         self.v_max = largest(values["v"].double().abs())
 
     def compare(self, o, lse):

@@ -30,12 +30,12 @@ std::string find_wrong_architecture() {
                      properties.major, properties.minor, LATHE_CUDA_ARCHITECTURE);
 }
 
-std::string find_obstacle() {
+std::string find_no_driver() {
   const int driver = driver_version();
   if (driver == 0) return "no NVIDIA driver: libcuda.so.1 cannot be loaded";
   int devices = 0;
   const cudaError_t result = cudaGetDeviceCount(&devices);
-  if (result == cudaSuccess && devices > 0) return find_wrong_architecture();
+  if (result == cudaSuccess && devices > 0) return {};
   cudaGetLastError();  // clears the runtime's record of it
   if (result == cudaErrorInsufficientDriver)
     return fmt::format("the NVIDIA driver is for CUDA {}, this build needs {} or newer", version_text(driver),
@@ -125,8 +125,14 @@ void throw_cuda_error(cudaError_t result, const char* call) {
   throw DeviceError(fmt::format("{}: {} ({})", call, cudaGetErrorString(result), cudaGetErrorName(result)));
 }
 
+std::string cuda_driver_unavailable() {
+  static const std::string obstacle = find_no_driver();
+  return obstacle;
+}
+
 std::string cuda_device_unavailable() {
-  static const std::string obstacle = find_obstacle();
+  static const std::string obstacle =
+      cuda_driver_unavailable().empty() ? find_wrong_architecture() : cuda_driver_unavailable();
   return obstacle;
 }
 

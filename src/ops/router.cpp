@@ -56,7 +56,8 @@ void router_backward(const Context& context, const RouterBackward& op) {
     check_rank(kName, "dscores", op.dscores, 2);
     const std::int64_t scopes = op.dscores.shape[0];
     check_tensor(kName, "dscores", op.dscores, context, op.scores.dtype, {scopes, num_experts});
-    check(rows % scopes == 0, "{}: {} rows do not divide into the {} scopes of dscores", kName, rows, scopes);
+    check(scopes >= 1 && rows % scopes == 0, "{}: {} rows do not divide into the {} scopes of dscores", kName, rows,
+          scopes);
   }
   dispatch(kName, &Table::router_backward, context, op);
 }

@@ -1,6 +1,7 @@
 // What follows the backward's main kernel: dQ from fp32 fragments to bf16 rows, and dk_pe summed over the heads.
 #include "ops/cuda/mla_sm90/backward_jobs.cuh"
 #include "ops/cuda/mla_sm90/backward_launch.h"
+#include "ops/cuda/mla_sm90/launch.h"
 #include "sm90/control.cuh"
 
 namespace lathe::ops::cuda {
@@ -148,9 +149,8 @@ cudaError_t launch_zero_rows(const BackwardRows& to, int batches, int tokens, in
                              cudaStream_t stream) {
   const int64_t rows = static_cast<int64_t>(batches) * tokens * heads;
   if (rows == 0) return cudaSuccess;
-  const unsigned blocks = static_cast<unsigned>((rows + kThreads / 32 - 1) / (kThreads / 32));
-  zero_rows<<<blocks, kThreads, 0, stream>>>(to, batches, tokens, heads, columns / 8);
-  return cudaGetLastError();
+  return launch_plain(zero_rows, (rows + kThreads / 32 - 1) / (kThreads / 32), kThreads, stream, to, batches, tokens,
+                      heads, columns / 8);
 }
 
 }  // namespace lathe::ops::cuda

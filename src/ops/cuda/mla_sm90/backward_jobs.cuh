@@ -87,7 +87,8 @@ __device__ __forceinline__ int end_of_run(const BackwardParams& p, const Backwar
 // additions before it, or (as a block sends the halves of a tile one after the other) at t's other half. Along such a
 // chain (tile, half, additions before) only falls: it ends at a job that waits for nobody. Where only the first is
 // waited for, it is in the first run, and the launch need not be cooperative: a block that has no room yet gets it when
-// whatever else runs there has ended.
+// whatever else runs there has ended. (Unless that is such a kernel itself which also lacks room. Of streams of one
+// priority the device gives room to the first kernel first; lathe.h asks for no others.)
 __device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
   const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;
   // Blocks after this one whose keys are seen in this tile.

@@ -4,6 +4,7 @@
 
 #include "ops/cuda/mla_sm90/backward_jobs.cuh"
 #include "ops/cuda/mla_sm90/backward_launch.h"
+#include "ops/cuda/mla_sm90/launch.h"
 #include "sm90/control.cuh"
 
 namespace lathe::ops::cuda {
@@ -203,9 +204,8 @@ cudaError_t launch_prepare_backward(const BackwardParams& params, cudaStream_t s
   const int run_keys = params.schedule.run_blocks * Traits::kKeys;
   const int runs = packed ? params.s_k / run_keys + params.sequences : 0;
   const int list_blocks = (runs + kWarps - 1) / kWarps;
-  const unsigned blocks = static_cast<unsigned>(list_blocks + params.tiles * params.heads);
-  prepare_backward<<<blocks, kThreads, 0, stream>>>(params, list_blocks, runs);
-  return cudaGetLastError();
+  return launch_plain(prepare_backward, list_blocks + std::int64_t{params.tiles} * params.heads, kThreads, stream,
+                      params, list_blocks, runs);
 }
 
 }  // namespace lathe::ops::cuda

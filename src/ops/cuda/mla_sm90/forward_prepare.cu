@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "ops/cuda/mla_sm90/forward_launch.h"
+#include "ops/cuda/mla_sm90/launch.h"
 
 namespace lathe::ops::cuda {
 namespace {
@@ -59,12 +60,14 @@ __global__ void __launch_bounds__(kThreads)
 static_assert(kThreads == kBins);
 
 // A warp a row of one head.
-__global__ void __launch_bounds__(kThreads) fill_empty(ForwardParams p, int rows) {
-  const int row = static_cast<int>(blockIdx.x) * (kThreads / 32) + static_cast<int>(threadIdx.x / 32);
+__global__ void __launch_bounds__(kThreads) fill_empty(ForwardParams p, int batches, int rows) {
+  const std::int64_t index = static_cast<std::int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  const std::int64_t of_batch = static_cast<std::int64_t>(rows) * p.heads;
   const int lane = static_cast<int>(threadIdx.x % 32);
-  if (row >= rows) return;
-  const int head = static_cast<int>(blockIdx.y);
-  const int batch = static_cast<int>(blockIdx.z);
+  if (index >= batches * of_batch) return;
+  const int batch = static_cast<int>(index / of_batch);
+  const int row = static_cast<int>(index % of_batch / p.heads);
+  const int head = static_cast<int>(index % p.heads);
   __nv_bfloat16* to = p.out + batch * p.out_batch + row * p.out_token + head * p.out_head;
   if (lane < ForwardTraits::kValue / 8) reinterpret_cast<uint4*>(to)[lane] = make_uint4(0, 0, 0, 0);
   if (lane == 0) p.lse[batch * p.lse_batch + row * p.lse_token + head * p.lse_head] = -INFINITY;
@@ -76,15 +79,13 @@ cudaError_t launch_list_tiles(const PackedSequences& sequences, PackedTile* tile
                               cudaStream_t stream) {
   int shift = 0;
   while ((sequences.total_k >> shift) >= kBins) ++shift;
-  list_tiles<<<1, kThreads, 0, stream>>>(sequences, shift, tiles, tile_count);
-  return cudaGetLastError();
+  return launch_plain(list_tiles, 1, kThreads, stream, sequences, shift, tiles, tile_count);
 }
 
 cudaError_t launch_fill_empty(const ForwardParams& params, int batches, int rows, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>((rows + kThreads / 32 - 1) / (kThreads / 32)),
-                  static_cast<unsigned>(params.heads), static_cast<unsigned>(batches));
-  fill_empty<<<grid, kThreads, 0, stream>>>(params, rows);
-  return cudaGetLastError();
+  const std::int64_t warps = static_cast<std::int64_t>(batches) * rows * params.heads;
+  return launch_plain(fill_empty, (warps + kThreads / 32 - 1) / (kThreads / 32), kThreads, stream, params, batches,
+                      rows);
 }
 
 }  // namespace lathe::ops::cuda

@@ -13,7 +13,7 @@ namespace lathe::ops::cuda {
 namespace {
 
 std::string unavailable() {
-  std::string obstacle = cuda_device_unavailable();
+  std::string obstacle = cuda_driver_unavailable();
   if (!obstacle.empty()) return obstacle;
   try {
     const DeviceFacts& device = current_device();
