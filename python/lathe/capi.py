@@ -1,8 +1,8 @@
 """A thin ctypes binding of include/lathe/lathe.h.
 
 A tensor is anything with data_ptr(), shape, stride(), dtype and device, as torch's. Outputs are given and filled in
-place. torch is imported only where a workspace or a stream is not given. The library is LATHE_LIBRARY, or liblathe.so
-beside this file.
+place. torch is imported only for tensors on a GPU, and where a workspace is not given. The library is LATHE_LIBRARY, or
+liblathe.so beside this file.
 """
 
 import contextlib
@@ -131,17 +131,17 @@ class PreparedCall:
         self._function = function
         self._pointer = ctypes.byref(args)
         self._kept = kept
-        self._device = device
+        self._context = _current(device)
 
     def __call__(self):
-        with _current(self._device):
+        with self._context:
             status = self._function(self._pointer)
         if status:
             _check(status)
 
 
 def _current(device):
-    """The library works on CUDA's current device: the tensors' for as long as this is open."""
+    """The library works on CUDA's current device: the tensors' for as long as this is open. It may be opened again."""
     if device.type != "cuda":
         return contextlib.nullcontext()
     import torch
@@ -197,9 +197,10 @@ def _backward_args(q_nope, q_pe, k_nope, k_pe, v, o, lse, do, dq_nope, dq_pe, dk
     return args, tensors
 
 
-def _workspace_size(name, args):
+def _workspace_size(name, args, tensors):
     size = ctypes.c_size_t()
-    _check(getattr(library(), f"{name}_workspace_size")(ctypes.byref(args), ctypes.byref(size)))
+    with _current(tensors["q_nope"].device):
+        _check(getattr(library(), f"{name}_workspace_size")(ctypes.byref(args), ctypes.byref(size)))
     return size.value
 
 
@@ -210,8 +211,7 @@ def _prepare(name, args, tensors, workspace, stream, clock_counters):
 
         stream = torch.cuda.current_stream(device).cuda_stream
     if workspace is None:
-        with _current(device):
-            size = _workspace_size(name, args)
+        size = _workspace_size(name, args, tensors)
         workspace = _shared_workspace(size, device, stream) if size else None
     if workspace is not None:
         args.workspace, args.workspace_size = workspace.data_ptr(), workspace.numel() * workspace.element_size()
@@ -258,16 +258,12 @@ def mla_backward(*tensors, **options):
 
 def mla_forward_workspace_size(*tensors, **options):
     """Bytes, for mla_forward's tensors and options."""
-    args, kept = _forward_args(*tensors, **options)
-    with _current(kept["q_nope"].device):
-        return _workspace_size("lathe_mla_forward", args)
+    return _workspace_size("lathe_mla_forward", *_forward_args(*tensors, **options))
 
 
 def mla_backward_workspace_size(*tensors, **options):
     """Bytes, for mla_backward's tensors and options."""
-    args, kept = _backward_args(*tensors, **options)
-    with _current(kept["q_nope"].device):
-        return _workspace_size("lathe_mla_backward", args)
+    return _workspace_size("lathe_mla_backward", *_backward_args(*tensors, **options))
 
 
 def mla_backend(*tensors, **options):

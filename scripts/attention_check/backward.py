@@ -74,8 +74,7 @@ def by_autograd(problem, values, do, dlse, device, dtype):
             o, lse = attention(q, k, v, problem.causal, exact_scores=False)
             seeds, outputs = [do[q_at][:, heads].transpose(0, 1).to(o)], [o]
             if dlse is not None:
-                at = (heads, *q_at) if problem.packed else (*q_at, heads)
-                seeds.append(dlse[at].to(lse).masked_fill(lse.isneginf(), 0))
+                seeds.append(dlse[problem.lse_at(q_at, heads)].to(lse).masked_fill(lse.isneginf(), 0))
                 outputs.append(lse)
             dq, dk, dv = (t.transpose(0, 1).cpu().double() for t in torch.autograd.grad(outputs, (q, k, v), seeds))
             gradients["dq_nope"][q_at][:, heads] = dq[..., :NOPE]
@@ -135,7 +134,7 @@ def check_leaks(problem, device):
         poisoned = {}
         for name, value in values.items():
             if name == "dlse":
-                at = (slice(None), *q_at) if problem.packed else q_at
+                at = problem.lse_at(q_at)
             else:
                 at = k_at if name in ("k_nope", "k_pe", "v") else q_at
             poisoned[name] = torch.full_like(value, float("nan"))

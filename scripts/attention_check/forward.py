@@ -146,8 +146,7 @@ def check_leaks(problem, device):
             values[name] = torch.full_like(clean.values[name], float("nan"))
             values[name][at] = clean.values[name][at]
         got_o, got_lse = Forward(problem, device, values).run()
-        # lse [h, total] packed, [b, h, s] dense
-        lse_at = (slice(None), *q_at) if problem.packed else q_at
+        lse_at = problem.lse_at(q_at)
         if not (same_bits(o[q_at], got_o[q_at]) and same_bits(lse[lse_at], got_lse[lse_at])):
             raise Mismatch(f"NaN in other sequences changed sequence {number}")
     return {}

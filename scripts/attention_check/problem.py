@@ -48,6 +48,10 @@ class Problem:
     def lse_shape(self):
         return (self.h, *self.lead_q) if self.packed else (self.b, self.h, self.s_q)
 
+    def lse_at(self, q_at, heads=slice(None)):
+        """Where lse has a sequence of sequences() and some heads."""
+        return (heads, *q_at) if self.packed else (*q_at, heads)
+
     def shape(self, name):
         """Of an input, an output or a gradient."""
         name = name[1:] if name.startswith("d") and name != "do" else name

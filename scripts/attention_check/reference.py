@@ -86,7 +86,7 @@ def plain(problem, values, device, exact_scores, dtype=torch.bfloat16):
             tensors = (tensor.to(dtype) for tensor in concatenated(values, q_at, k_at, heads, device))
             out, out_lse = attention(*tensors, problem.causal, exact_scores)
             o[q_at][:, heads] = out.transpose(0, 1).cpu().double()
-            lse[(heads, *q_at) if problem.packed else (*q_at, heads)] = out_lse.cpu().double()
+            lse[problem.lse_at(q_at, heads)] = out_lse.cpu().double()
     return o, lse
 
 

@@ -1,6 +1,6 @@
 // Grouped products on Hopper's tensor cores. Blocks stay and take tiles of 128 x 256 in turn: one thread has the copy
-// engine bring both factors in steps of 64 along k, each of two warpgroups multiplies its 64 rows, and results leave by
-// the copy engine while the next tile is multiplied.
+// engine bring both factors in steps along k (tensor_depth), each of two warpgroups multiplies its 64 rows, and results
+// leave by the copy engine while the next tile is multiplied.
 #include <cuda_bf16.h>
 
 #include <type_traits>

@@ -15,8 +15,7 @@ constexpr int kConsumers = kRows / kGroupRows;
 constexpr int kThreads = (kConsumers + 1) * 128;
 
 // Results in bf16 are staged row by row; the distance of rows keeps a warp's stores in different banks.
-constexpr int kStagedBytes = kColumns * 2;
-constexpr int kStagedStride = kStagedBytes + 16;
+constexpr int kStagedStride = kColumns * 2 + 16;
 
 // A gradient in fp32 is staged as the boxes of its map.
 constexpr int kBoxColumns = 32;
