@@ -44,7 +44,7 @@ void list_row_tiles(const Context& context, GroupedParams& params, std::int64_t 
 // a weight's gradient.
 GroupedMaps maps_for(GroupedProduct product, const TensorView& a, const TensorView& b, const TensorView& gradient) {
   const int depth = tensor_depth(product);
-  const int a_rows = product == GroupedProduct::weight_gradient ? depth : kTensorRows;
+  const int a_rows = product == GroupedProduct::weight_gradient ? depth : kTensorGroupRows;
   const int b_rows = product == GroupedProduct::forward ? kTensorColumns : depth;
   const bool boxes = gradient && gradient.dtype == DType::f32;
   return {matrix_map(a, a_rows), matrix_map(b, b_rows), boxes ? matrix_map(gradient, kTensorGroupRows) : CUtensorMap{}};

@@ -39,17 +39,16 @@ __device__ __forceinline__ void load_tiles(const GroupedMaps& maps, const Groupe
   Turns<kProduct> turns(params);
   for (Tile tile = turns.next(); tile.group >= 0; tile = turns.next()) {
     const int matrix = kProduct == GroupedProduct::weight_gradient ? 0 : tile.group;
+    const int groups = min(max(tile.rows + kGroupRows - 1, 0) / kGroupRows, kConsumers);  // with rows to multiply
     for (int k = 0; k < tile.depth; k += In::kDepth) {
       const std::uint32_t a = base + ring.stage * In::kStageBytes, b = a + In::kABytes;
       const std::uint32_t full = In::full(base, ring.stage);
       sm90::barrier_wait(In::empty(base, ring.stage), ring.parity ^ 1);
-      sm90::barrier_arrive_expect(full, In::kStageBytes);
-      if constexpr (Along::kAByRows) {
-#pragma unroll
-        for (int i = 0; i < kRows / 64; ++i)
-          sm90::tma_load_matrix(a + i * kPanelBytes, &maps.a, full, tile.m0 + i * 64, tile.k0 + k, 0);
-      } else {
-        sm90::tma_load_matrix(a, &maps.a, full, k, tile.m0, 0);
+      sm90::barrier_arrive_expect(full, groups * kPanelBytes + In::kBBytes);
+      for (int i = 0; i < groups; ++i) {
+        const int m = tile.m0 + i * kGroupRows, along = tile.k0 + k;
+        sm90::tma_load_matrix(a + i * kPanelBytes, &maps.a, full, Along::kAByRows ? m : along,
+                              Along::kAByRows ? along : m, 0);
       }
       if constexpr (kBlocks != 1) {
         constexpr int kPanels = kColumns / 64 / kBlocks;  // that this block reads for all

@@ -6,6 +6,7 @@ namespace lathe::ops::cuda {
 namespace {
 
 constexpr int kMostThreads = 256;
+constexpr int kMostPacks = 512;   // of a row that a block holds in registers, one a thread
 constexpr int kRowsPerChunk = 8;  // of the backward
 
 // A block a row. With a residual, the sum is rounded as it is stored and the norm is that of the stored sum: what the
@@ -96,6 +97,51 @@ __global__ void __launch_bounds__(kMostThreads) backward(RmsNormParams params) {
   }
 }
 
+// As above, for rows of at most kMostPacks packs: a thread has one of each, the next row's come while this one is
+// worked on, and the weight's gradient is in registers too.
+template <typename T, int N>
+__global__ void __launch_bounds__(kMostPacks) backward_in_registers(RmsNormParams params) {
+  const std::int64_t first_row = static_cast<std::int64_t>(blockIdx.x) * kRowsPerChunk;
+  const std::int64_t end = min(first_row + kRowsPerChunk, params.rows);
+  const std::int64_t j = threadIdx.x * N;
+  const bool mine = j < params.width, residual = params.dsum.data != nullptr;
+  struct Row {
+    Pack<T, N> x, dout, dsum;
+    float rstd;
+  };
+  const auto load_row = [&](std::int64_t row) {
+    Row next{};
+    if (mine) {
+      next.x = load_pack<N>(params.x.row<const T>(row) + j);
+      next.dout = load_pack<N>(params.dout.row<const T>(row) + j);
+      if (residual) next.dsum = load_pack<N>(params.dsum.row<const T>(row) + j);
+    }
+    next.rstd = params.rstd[row];
+    return next;
+  };
+  float weight[N] = {}, sums[N] = {};
+  if (mine) load<N>(static_cast<const T*>(params.weight) + j, weight);
+  Row next = load_row(first_row);
+  for (std::int64_t row = first_row; row < end; ++row) {
+    const Row now = next;
+    if (row + 1 < end) next = load_row(row + 1);
+    float product = 0;
+#pragma unroll
+    for (int i = 0; i < N; ++i) product += to_float(now.dout.values[i]) * to_float(now.x.values[i]) * weight[i];
+    const float factor = block_sum(product) * now.rstd * now.rstd / static_cast<float>(params.width);
+    float dx[N];
+#pragma unroll
+    for (int i = 0; i < N; ++i) {
+      const float x = to_float(now.x.values[i]), dout = to_float(now.dout.values[i]);
+      sums[i] += dout * x * now.rstd;
+      dx[i] = now.rstd * (dout * weight[i] - x * factor);
+      if (residual) dx[i] += to_float(now.dsum.values[i]);
+    }
+    if (mine) store<N>(dx, params.dx.row<T>(row) + j);
+  }
+  if (mine) store<N>(sums, params.partials + blockIdx.x * params.width + j);
+}
+
 }  // namespace
 
 cudaError_t launch_rms_norm_forward(const RmsNormParams& params, cudaStream_t stream) {
@@ -113,13 +159,18 @@ cudaError_t launch_rms_norm_backward(const RmsNormParams& params, cudaStream_t s
   if (params.rows == 0) return cudaSuccess;
   if (params.width > kMostRmsNormWidth) return cudaErrorInvalidValue;
   return with_packs(params.element, params.wide, [&]<typename T, int N>() {
+    const auto chunks = static_cast<unsigned>(rms_norm_chunks(params.rows));
+    if (params.width <= std::int64_t{kMostPacks} * N) {
+      backward_in_registers<T, N><<<chunks, threads_for(params.width / N, kMostPacks), 0, stream>>>(params);
+      return cudaGetLastError();
+    }
     const auto shared = static_cast<std::size_t>(params.width) * sizeof(float);
     const cudaError_t result =
         cudaFuncSetAttribute(reinterpret_cast<const void*>(backward<T, N>), cudaFuncAttributeMaxDynamicSharedMemorySize,
                              static_cast<int>(shared));
     if (result != cudaSuccess) return result;
     const int threads = threads_for(params.width / N, kMostThreads);
-    backward<T, N><<<static_cast<unsigned>(rms_norm_chunks(params.rows)), threads, shared, stream>>>(params);
+    backward<T, N><<<chunks, threads, shared, stream>>>(params);
     return cudaGetLastError();
   });
 }

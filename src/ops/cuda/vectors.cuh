@@ -26,8 +26,13 @@ struct alignas(sizeof(T) * N > 16 ? 16 : sizeof(T) * N) Pack {
 };
 
 template <int N, typename T>
+__device__ __forceinline__ Pack<std::remove_const_t<T>, N> load_pack(T* from) {
+  return *reinterpret_cast<const Pack<std::remove_const_t<T>, N>*>(from);
+}
+
+template <int N, typename T>
 __device__ __forceinline__ void load(const T* from, float (&to)[N]) {
-  const Pack<T, N> pack = *reinterpret_cast<const Pack<T, N>*>(from);
+  const Pack<T, N> pack = load_pack<N>(from);
 #pragma unroll
   for (int i = 0; i < N; ++i) to[i] = to_float(pack.values[i]);
 }
