@@ -34,7 +34,8 @@ class CudaStopwatch final : public Stopwatch {
       work();
     } catch (...) {
       static_cast<void>(cudaStreamEndCapture(stream_, &graph));
-      static_cast<void>(cudaGraphDestroy(graph));
+      if (graph != nullptr) static_cast<void>(cudaGraphDestroy(graph));
+      cudaGetLastError();  // what the work's failure left there
       throw;
     }
     check_cuda(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture");

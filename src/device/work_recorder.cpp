@@ -1,6 +1,7 @@
 #include "device/work_recorder.h"
 
 #include <algorithm>
+#include <exception>
 #include <utility>
 
 #include "core/error.h"
@@ -23,6 +24,15 @@ void WorkRecorder::begin(std::string_view name, const Work& work) {
 void WorkRecorder::end() {
   timeline_->end();
   inside_ = false;
+}
+
+// A span that has begun is ended, or all later ones would be taken for their neighbours.
+void WorkRecorder::end_after_failure() noexcept {
+  inside_ = false;
+  try {
+    timeline_->end();
+  } catch (const std::exception&) {  // the failure that is being reported says more
+  }
 }
 
 std::vector<WorkRecorder::Class> WorkRecorder::take() {

@@ -27,7 +27,12 @@ class WorkRecorder {
   template <typename Launch>
   void record(std::string_view name, const Work& work, Launch&& launch) {
     begin(name, work);
-    launch();
+    try {
+      launch();
+    } catch (...) {
+      end_after_failure();
+      throw;
+    }
     end();
   }
 
@@ -43,6 +48,7 @@ class WorkRecorder {
  private:
   void begin(std::string_view name, const Work& work);
   void end();
+  void end_after_failure() noexcept;
 
   std::unique_ptr<Timeline> timeline_;
   std::vector<Class> classes_;

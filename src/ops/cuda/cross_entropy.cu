@@ -165,8 +165,10 @@ cudaError_t launch(CrossEntropyParams params, cudaStream_t stream) {
   }
   const auto shared = held ? static_cast<std::size_t>(params.slice * kElementBytes) : 0;
   void (*const kernel)(CrossEntropyParams) = held ? cross_entropy<T, N, true> : cross_entropy<T, N, false>;
-  const cudaError_t result = cudaFuncSetAttribute(
-      reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared));
+  // The most, not what this call needs: other threads launch it too.
+  const cudaError_t result =
+      cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize,
+                           held ? static_cast<int>(kMostSliceBytes) : 0);
   if (result != cudaSuccess) return result;
   cudaLaunchAttribute cluster{};
   cluster.id = cudaLaunchAttributeClusterDimension;

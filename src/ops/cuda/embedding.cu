@@ -42,6 +42,7 @@ template <typename T, typename G, int N>
 __global__ void __launch_bounds__(kSliceThreads, 8) backward(EmbeddingParams params) {
   const std::int64_t begin = blockIdx.x;
   const std::int32_t token = params.tokens[params.order[begin]];
+  if (token < 0 || token >= params.vocab) __trap();
   if (token == params.padding_idx) return;
   if (begin > 0 && params.tokens[params.order[begin - 1]] == token) return;
   const std::int64_t end = end_of_run(params, begin, token);

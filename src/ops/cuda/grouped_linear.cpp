@@ -58,9 +58,9 @@ void run(const Context& context, GroupedProduct product, const GroupedParams& pa
              "launching a grouped product");
 }
 
-// Nothing to compute, or nothing to compute with.
-bool empty(const GroupedParams& params, std::int64_t rows) {
-  return rows == 0 || params.groups == 0 || params.in == 0 || params.out == 0;
+// Whether tensor maps can be made of the weight and of `rows` rows: a product over nothing is for the plain kernel.
+bool nonempty(const GroupedParams& params, std::int64_t rows) {
+  return rows > 0 && params.groups > 0 && params.in > 0 && params.out > 0;
 }
 
 }  // namespace
@@ -68,9 +68,9 @@ bool empty(const GroupedParams& params, std::int64_t rows) {
 void grouped_linear_forward(const Context& context, const GroupedLinearForward& op) {
   const std::int64_t rows = op.x.shape[0];
   GroupedParams params = params_for("grouped_linear_forward", op, op.x, op.out, op.weight);
-  if (empty(params, rows)) return;
+  if (rows == 0 || params.groups == 0 || params.out == 0) return;
   const ArenaScope scope(*context.scratch);
-  const bool tensor_cores = tensor_cores_take({op.x, op.weight, op.out}, params.element);
+  const bool tensor_cores = nonempty(params, rows) && tensor_cores_take({op.x, op.weight, op.out}, params.element);
   list_row_tiles(context, params, rows, tensor_cores ? kTensorRows : kPlainRows);
   run(context, GroupedProduct::forward, params, op.x, op.weight, tensor_cores);
 }
@@ -78,11 +78,13 @@ void grouped_linear_forward(const Context& context, const GroupedLinearForward& 
 void grouped_linear_backward(const Context& context, const GroupedLinearBackward& op) {
   const std::int64_t rows = op.x.shape[0];
   GroupedParams inputs = params_for("grouped_linear_backward", op, op.dx, op.dout, op.weight);
-  if (empty(inputs, rows)) return;
+  if (rows == 0 || inputs.groups == 0 || inputs.in == 0) return;
   const ArenaScope scope(*context.scratch);
-  const bool tensor_cores = tensor_cores_take({op.x, op.dout, op.weight, op.dx, op.dweight}, inputs.element);
+  const bool tensor_cores =
+      nonempty(inputs, rows) && tensor_cores_take({op.x, op.dout, op.weight, op.dx, op.dweight}, inputs.element);
   list_row_tiles(context, inputs, rows, tensor_cores ? kTensorRows : kPlainRows);
   run(context, GroupedProduct::input_gradient, inputs, op.dout, op.weight, tensor_cores);
+  if (inputs.out == 0) return;
   run(context, GroupedProduct::weight_gradient, params_for("grouped_linear_backward", op, op.x, op.dout, op.dweight),
       op.dout, op.x, tensor_cores, op.dweight);
 }

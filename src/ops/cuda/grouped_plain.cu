@@ -26,6 +26,8 @@ __global__ void __launch_bounds__(kListThreads) list_tiles(GroupedParams params,
   for (int group = static_cast<int>(threadIdx.x) / 32; group < params.groups; group += kListThreads / 32) {
     const std::int32_t begin = params.offsets[group], end = params.offsets[group + 1];
     const int first = tiles_before(group);
+    if (end < begin || first + (end - begin + rows - 1) / rows > params.most_tiles)
+      __trap();  // more rows than there are
     for (int i = lane; begin + i * rows < end; i += 32)
       tiles[first + i] = {group, begin + i * rows, min(begin + (i + 1) * rows, end)};
   }
@@ -72,7 +74,7 @@ __device__ __forceinline__ void multiply_tile(Extent extent, std::int64_t m0, st
 
 template <typename T, GroupedProduct kProduct>
 __global__ void __launch_bounds__(kThreads) multiply_rows(GroupedParams params) {
-  const RowTile tile = params.tiles[blockIdx.y];
+  const RowTile tile = params.tiles[blockIdx.x];
   if (tile.group < 0) return;
   constexpr bool kForward = kProduct == GroupedProduct::forward;
   const T* weight = static_cast<const T*>(params.weight) + tile.group * params.weight_group;
@@ -80,7 +82,7 @@ __global__ void __launch_bounds__(kThreads) multiply_rows(GroupedParams params) 
   const Matrix& to = kForward ? params.y : params.x;
   const Extent extent{tile.end, kForward ? params.out : params.in, kForward ? params.in : params.out};
   multiply_tile(
-      extent, tile.begin, static_cast<std::int64_t>(blockIdx.x) * kTile,
+      extent, tile.begin, static_cast<std::int64_t>(blockIdx.y) * kTile,
       [&](std::int64_t m, std::int64_t k) { return to_float(from.row<const T>(m)[k]); },
       [&](std::int64_t k, std::int64_t n) {
         return to_float(kForward ? weight[n * params.weight_row + k] : weight[k * params.weight_row + n]);
@@ -119,10 +121,10 @@ cudaError_t launch_grouped_plain(GroupedProduct product, const GroupedParams& pa
     const auto most_tiles = static_cast<unsigned>(params.most_tiles);
     if (product == GroupedProduct::forward) {
       multiply_rows<T, GroupedProduct::forward>
-          <<<dim3(tiles_along(params.out), most_tiles), kThreads, 0, stream>>>(params);
+          <<<dim3(most_tiles, tiles_along(params.out)), kThreads, 0, stream>>>(params);
     } else if (product == GroupedProduct::input_gradient) {
       multiply_rows<T, GroupedProduct::input_gradient>
-          <<<dim3(tiles_along(params.in), most_tiles), kThreads, 0, stream>>>(params);
+          <<<dim3(most_tiles, tiles_along(params.in)), kThreads, 0, stream>>>(params);
     } else {
       const dim3 grid(tiles_along(params.in), tiles_along(params.out), static_cast<unsigned>(params.groups));
       with_element(params.weight_element, [&]<typename G>() {

@@ -16,8 +16,11 @@ __global__ void __launch_bounds__(kThreads) count_chunk(LoadBalanceParams params
   const std::int64_t begin = static_cast<std::int64_t>(blockIdx.x) * kRowsPerChunk;
   const int rows = static_cast<int>(min(static_cast<std::int64_t>(kRowsPerChunk), params.rows - begin));
   const std::int64_t first = blockIdx.y * params.rows + begin;
-  for (int at = static_cast<int>(threadIdx.x); at < rows * params.k; at += kThreads)
-    atomicAdd(&counts[params.indices.row<const std::int32_t>(first + at / params.k)[at % params.k]], 1);
+  for (int at = static_cast<int>(threadIdx.x); at < rows * params.k; at += kThreads) {
+    const std::int32_t expert = params.indices.row<const std::int32_t>(first + at / params.k)[at % params.k];
+    if (expert < 0 || expert >= params.experts) __trap();
+    atomicAdd(&counts[expert], 1);
+  }
   const std::int64_t place = (static_cast<std::int64_t>(blockIdx.y) * gridDim.x + blockIdx.x) * params.experts;
   for (int expert = static_cast<int>(threadIdx.x); expert < params.experts; expert += kThreads) {
     double sum = 0;

@@ -15,7 +15,9 @@ constexpr std::size_t kMaxWorkspace = std::size_t{32} << 20;  // what cuBLAS its
 constexpr std::size_t kWorkspaceAlignment = 256;
 
 std::int64_t alignment_of(const void* data) {
-  constexpr std::uintptr_t kMost = 256;  // more makes no difference to cuBLASLt
+  // The arena's: what lies beyond it may differ between the first micro-batch of a process and the others, and with it
+  // the algorithm.
+  constexpr std::uintptr_t kMost = 64;
   return static_cast<std::int64_t>(std::uintptr_t{1}
                                    << std::countr_zero(reinterpret_cast<std::uintptr_t>(data) | kMost));
 }

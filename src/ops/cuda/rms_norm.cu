@@ -167,7 +167,7 @@ cudaError_t launch_rms_norm_backward(const RmsNormParams& params, cudaStream_t s
     const auto shared = static_cast<std::size_t>(params.width) * sizeof(float);
     const cudaError_t result =
         cudaFuncSetAttribute(reinterpret_cast<const void*>(backward<T, N>), cudaFuncAttributeMaxDynamicSharedMemorySize,
-                             static_cast<int>(shared));
+                             static_cast<int>(kMostRmsNormWidth * sizeof(float)));
     if (result != cudaSuccess) return result;
     const int threads = threads_for(params.width / N, kMostThreads);
     backward<T, N><<<chunks, threads, shared, stream>>>(params);

@@ -31,6 +31,9 @@ void router_forward(const Context& context, const RouterForward& op) {
     params.groups = static_cast<int>(op.num_groups);
     params.topk_group = static_cast<int>(op.topk_group);
   }
+  check(params.experts + params.groups <= kMostExpertsAndGroups,
+        "router_forward: {} experts in {} groups, the CUDA router takes up to {} of both together", params.experts,
+        params.groups, kMostExpertsAndGroups);
   params.scaling_factor = static_cast<float>(op.scaling_factor);
   params.normalize = op.normalize;
   params.force_balanced = op.force_balanced;

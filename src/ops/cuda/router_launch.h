@@ -20,6 +20,7 @@ struct RouterParams {
 };
 
 inline constexpr int kMostExperts = 2048;
+inline constexpr int kMostExpertsAndGroups = 3072;  // of the forward: 48 KB of shared memory for 4 rows
 
 cudaError_t launch_router_forward(const RouterParams& params, cudaStream_t stream);
 cudaError_t launch_router_backward(const RouterParams& params, cudaStream_t stream);
