@@ -81,6 +81,19 @@ TEST(CudaRmsNorm, ForwardAndBackward) {
                                         .sum = c.residual ? at(sum) : TensorView{},
                                         .rstd = at(rstd)});
       });
+      if (c.residual) {  // in place: the sum over x
+        expect_same_on_gpu({&weight, &residual}, {{"out", &out, 4 * e, 8 * e}, {"sum", &x, e, 1e-6}},
+                           [&](const ops::Context& context, auto&& at) {
+                             ops::rms_norm_forward(context, {.x = at(x),
+                                                             .residual = at(residual),
+                                                             .weight = at(weight),
+                                                             .eps = 1e-6,
+                                                             .out = at(out),
+                                                             .sum = at(x),
+                                                             .rstd = {}});
+                           });
+        x.fill_normal(1);
+      }
       const double rounding = 2e-6 * (8 + static_cast<double>(c.rows));
       expect_same_on_gpu({&x, &weight, &given_rstd, &dout, &dsum},
                          {{"dx", &dx, e, 2e-5}, {"dweight", &dweight, storage(types.gradients), rounding}},
@@ -93,7 +106,19 @@ TEST(CudaRmsNorm, ForwardAndBackward) {
                                                             .dx = at(dx),
                                                             .dweight = at(dweight)});
                          });
-      // In place: dx over dout.
+      // In place: dx over dsum, and over dout.
+      dweight.fill_normal(7);
+      expect_same_on_gpu({&x, &weight, &given_rstd, &dout},
+                         {{"dx", &dsum, e, 2e-5}, {"dweight", &dweight, storage(types.gradients), rounding}},
+                         [&](const ops::Context& context, auto&& at) {
+                           ops::rms_norm_backward(context, {.dout = at(dout),
+                                                            .x = at(x),
+                                                            .weight = at(weight),
+                                                            .rstd = at(given_rstd),
+                                                            .dsum = at(dsum),
+                                                            .dx = at(dsum),
+                                                            .dweight = at(dweight)});
+                         });
       dweight.fill_normal(7);
       expect_same_on_gpu({&x, &weight, &given_rstd},
                          {{"dx", &dout, e, 2e-5}, {"dweight", &dweight, storage(types.gradients), rounding}},
