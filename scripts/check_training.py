@@ -5,7 +5,7 @@
 
   ops           the test program of the CUDA ops (--tests): each test's result
   memcheck      the same under compute-sanitizer, for the tests that --filter names
-  repeat        a run twice: equal losses to the last digit, equal checkpoints to the last bit
+  repeat        a run twice, and resumed: equal losses to the last digit, equal checkpoints to the last bit
   follow        a run in bf16 stays within 1% of the CPU's losses in fp32 from step 20 on
   gradients     one step's gradients in bf16, tensor by tensor, against the CPU's in fp32
   transformers  loss and logits of a folder that transformers wrote, at DeepSeek-V2-Lite's full width

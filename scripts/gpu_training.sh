@@ -4,7 +4,7 @@
 #   scripts/gpu_training.sh [--device cuda|cpu] [PART]...        without parts: all but the last, in this order
 #
 #   ops            cuda_ops_test: every CUDA op against the CPU's in fp64
-#   repeat         the same training twice is equal to the last bit
+#   repeat         the same training twice, and resumed, is equal to the last bit
 #   follow         200 steps on real text in bf16 stay within 1% of the CPU's in fp32
 #   gradients      one step's gradients in bf16 against the CPU's in fp32, tensor by tensor
 #   transformers   loss and logits of a folder that transformers wrote, at DeepSeek-V2-Lite's full width

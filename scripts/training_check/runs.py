@@ -4,6 +4,7 @@ import hashlib
 import json
 import pathlib
 import re
+import shutil
 import subprocess
 
 import torch
@@ -50,11 +51,11 @@ class Run:
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def train(options, scratch, name, device, model=None, **settings):
+def train(options, scratch, name, device, model=None, resume=False, **settings):
     """A run of the quickstart's model, with `model` changed in its configuration. Keys: `training__seed=1`."""
     folder = scratch / re.sub(r"\W+", "-", name)
     config = json.loads((QUICKSTART / "config.json").read_text(encoding="utf-8")) | (model or {})
-    path = scratch / f"{folder.name}.json"
+    path = scratch / "config.json"  # one for all runs of a check: a resumed run must name the same
     path.write_text(json.dumps(config), encoding="utf-8")
     gpu = device == "cuda"
     values = {"model.config": str(path), "data.train": [str(options.data)], "data.validation": [],
@@ -64,6 +65,8 @@ def train(options, scratch, name, device, model=None, **settings):
     command = [options.lathe, "train", "--config", QUICKSTART / "run.toml"]
     for key, value in values.items():
         command += ["--set", f"{key}={json.dumps(value)}"]
+    if resume:
+        command.append("--resume")
     done = subprocess.run([str(word) for word in command], capture_output=True, text=True, timeout=options.seconds)
     if done.returncode != 0:
         raise Mismatch(f"{name}: exit code {done.returncode}: {done.stderr.strip()[-300:]}")
@@ -75,18 +78,23 @@ def train(options, scratch, name, device, model=None, **settings):
 
 
 def repeat(options, scratch, model, found):
-    """The same run twice: equal rows to the last digit, equal files to the last bit."""
-    settings = {"training__max_steps": 3, "training__global_batch_size": 16, "scheduler__warmup_steps": 1}
+    """The same run twice, and a third time from the second's checkpoint of step 2 on: equal rows to the last digit,
+    equal files to the last bit."""
+    settings = {"training__max_steps": 3, "training__global_batch_size": 16, "scheduler__warmup_steps": 1,
+                "checkpoint__interval": 2}
     first, second = (train(options, scratch, f"repeat {time}", options.device, model, **settings) for time in (1, 2))
+    shutil.copytree(second.folder, scratch / "repeat-3", ignore=shutil.ignore_patterns(second.checkpoint.name))
+    third = train(options, scratch, "repeat 3", options.device, model, resume=True, **settings)
     hashes = first.hashes()
     found |= {"device": first.device, "losses": first.losses, "losses_again": second.losses, "sha256": hashes}
     if len(set(first.losses)) != 3 or "model.safetensors" not in hashes:
         raise Mismatch("the run changed nothing")
-    if first.untimed_rows() != second.untimed_rows():
-        raise Mismatch("the rows of metrics.jsonl differ")
-    again = second.hashes()
-    if differing := sorted(name for name in hashes.keys() | again.keys() if hashes.get(name) != again.get(name)):
-        raise Mismatch(f"differing files: {', '.join(differing)}")
+    for again, what in ((second, "the second run"), (third, "the resumed run")):
+        if first.untimed_rows() != again.untimed_rows():
+            raise Mismatch(f"{what}: the rows of metrics.jsonl differ")
+        files = again.hashes()
+        if differing := sorted(name for name in hashes.keys() | files.keys() if hashes.get(name) != files.get(name)):
+            raise Mismatch(f"{what}: differing files: {', '.join(differing)}")
 
 
 def follow(options, scratch, found):
