@@ -6,11 +6,13 @@
 #pragma once
 
 #include "ops/cuda/mla_sm90/backward_loaders.cuh"
+#include "sm90/control.cuh"
 #include "sm90/shared_memory.cuh"
 #include "sm90/wgmma.cuh"
 
 namespace lathe::ops::cuda {
 
+template <bool kDeterministic>
 class BackwardConsumer {
  public:
   using Traits = BackwardTraits;
@@ -319,7 +321,9 @@ class BackwardConsumer {
     return shared_.base + Traits::kOffsetDs + stage() * Traits::kDsBytes + consumer_ * Traits::kConsumerRows;
   }
 
-  // dV through the staging buffer and dK's nope columns through dS; dK's rope columns as fp32, for the sum over heads.
+  // dV through the staging buffer and dK's nope columns through dS; dK's rope columns as fp32: added to those of the
+  // other heads, or kept for a sum in a fixed order. The writers have waited for the zeros before they handed over a
+  // turn, and without a turn there is nothing to add.
   __device__ __forceinline__ void store(const BackwardJob& job) const {
     const uint32_t dv = shared_.base + Traits::kOffsetStaging + consumer_ * Traits::kConsumerRows;
     const uint32_t dk = shared_.base + Traits::kOffsetDs + consumer_ * Traits::kConsumerRows;
@@ -357,18 +361,20 @@ class BackwardConsumer {
       copy_rows(dv, Traits::kKeyPanel, rows, p_.dv, job.batch, token, job.head);
       copy_rows(dk, Traits::kDsBytes, rows, p_.dk_nope, job.batch, token, job.head);
     }
-    float* const dk_pe =
-        p_.workspace.dk_pe +
-        (static_cast<int64_t>(job.head) * p_.key_rows + job.key_row + first + first_row()) * Traits::kRope +
-        2 * (lane() % 4);
+    const int64_t key_row = (kDeterministic ? static_cast<int64_t>(job.head) * p_.key_rows : 0) + job.key_row;
+    float* const dk_pe = p_.workspace.dk_pe + (key_row + first + first_row()) * Traits::kRope + 2 * (lane() % 4);
 #pragma unroll
     for (int r = 0; r < 2; ++r) {
       if (first_row() + 8 * r >= rows) continue;
 #pragma unroll
       for (int j = 0; j < 8; ++j) {
         const int at = Traits::kNope / 2 + 4 * j + 2 * r;
-        *reinterpret_cast<float2*>(dk_pe + r * 8 * Traits::kRope + 8 * j) =
-            make_float2(dk_[at] * p_.scale, dk_[at + 1] * p_.scale);
+        float* const to = dk_pe + r * 8 * Traits::kRope + 8 * j;
+        const float2 values = make_float2(dk_[at] * p_.scale, dk_[at + 1] * p_.scale);
+        if constexpr (kDeterministic)
+          *reinterpret_cast<float2*>(to) = values;
+        else
+          sm90::add_float2(to, values);
       }
     }
   }

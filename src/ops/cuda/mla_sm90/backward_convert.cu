@@ -1,4 +1,4 @@
-// What follows the backward's main kernel: dQ from fp32 fragments to bf16 rows, and dk_pe summed over the heads.
+// What follows the backward's main kernel: dQ from fp32 fragments and dk_pe from fp32 sums to bf16 rows.
 #include "ops/cuda/mla_sm90/backward_jobs.cuh"
 #include "ops/cuda/mla_sm90/backward_launch.h"
 #include "ops/cuda/mla_sm90/launch.h"
@@ -84,14 +84,14 @@ __device__ void convert_half(const BackwardParams& p, int head, int tile, int ha
   }
 }
 
-// A thread sums 4 columns of a key over the heads, always in the same order.
+// A thread has 4 columns of a key: the sum over the heads, always in the same order, unless it has been made.
 __device__ void sum_dk_pe(const BackwardParams& p, int index) {
   constexpr int kRowThreads = Traits::kRope / 4;
   if (index >= p.key_rows * kRowThreads) return;
   const auto* const from = reinterpret_cast<const float4*>(p.workspace.dk_pe) + index;
   float4 sum = make_float4(0, 0, 0, 0);
 #pragma unroll 8
-  for (int head = 0; head < p.heads; ++head) {
+  for (int head = 0; head < (p.deterministic ? p.heads : 1); ++head) {
     const float4 x = __ldcs(from + static_cast<int64_t>(head) * p.key_rows * kRowThreads);
     sum.x += x.x;
     sum.y += x.y;

@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(BackwardTraits::kThreads, 1)
     }
   } else {
     sm90::registers_increase<Traits::kConsumerRegisters>();
-    BackwardConsumer(maps, p, shared, warpgroup - 1).run();
+    BackwardConsumer<kDeterministic>(maps, p, shared, warpgroup - 1).run();
   }
 }
 

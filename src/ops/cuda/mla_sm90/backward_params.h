@@ -65,7 +65,8 @@ struct BackwardWorkspace {
   int* next_job = nullptr;    // counts from the number of blocks on: block i begins with job i
   float* stats = nullptr;     // [head][tile][lse x log2(e), delta][64]; no such row, or one without keys: +inf, 0
   float* dq = nullptr;        // [head][tile][half][12][128 threads][4], not yet scaled
-  float* dk_pe = nullptr;     // [head][key][64]
+  // [head][key][64] in a fixed order of sums; else [key][64], to which all heads add.
+  float* dk_pe = nullptr;
   int* semaphores = nullptr;  // [head][tile][half]: additions made (not in a fixed order: only the first is counted)
   // Packed sequences.
   BackwardTileRows* tile_rows = nullptr;  // [tile]

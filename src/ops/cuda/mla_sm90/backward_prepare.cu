@@ -1,5 +1,5 @@
-// What the backward's main kernel finds ready: lse and delta in padded tiles, zeros to add dQ to, and for packed
-// sequences the list of jobs.
+// What the backward's main kernel finds ready: lse and delta in padded tiles, zeros to add to, and for packed sequences
+// the list of jobs.
 #include <cmath>
 
 #include "ops/cuda/mla_sm90/backward_jobs.cuh"
@@ -176,6 +176,15 @@ __device__ void count_jobs(const BackwardParams& p) {
   if (threadIdx.x == 0) *p.workspace.job_count = blocks;
 }
 
+// What all heads add to.
+__device__ void zero_dk_pe(const BackwardParams& p) {
+  const int count = p.key_rows * (Traits::kRope / 4);
+  auto* const to = reinterpret_cast<float4*>(p.workspace.dk_pe);
+  for (int i = static_cast<int>(blockIdx.x) * kThreads + static_cast<int>(threadIdx.x); i < count;
+       i += static_cast<int>(gridDim.x) * kThreads)
+    to[i] = make_float4(0, 0, 0, 0);
+}
+
 // Blocks [0, list_blocks) make the list of jobs, a warp a run; then each block has a query tile of a head, heads
 // innermost as in memory.
 __global__ void __launch_bounds__(kThreads)
@@ -183,6 +192,7 @@ __global__ void __launch_bounds__(kThreads)
   sm90::let_next_kernel_begin();
   const int block = static_cast<int>(blockIdx.x);
   if (block == 0 && threadIdx.x == 0) *p.workspace.next_job = p.blocks;
+  if (!p.deterministic) zero_dk_pe(p);
   if (block < list_blocks) {
     if (block == 0) {
       for (int i = static_cast<int>(threadIdx.x); i < Traits::kKeyPanel / 16; i += kThreads)
