@@ -166,7 +166,7 @@ def run_backward(checks):
                        lambda: contract.check_backward_repeat(problem, device, 20, graph=True))
     if device == "cuda":
         for deterministic in (True, False):
-            checks.run("backward streams", f"two at once, {'' if deterministic else 'not '}deterministic",
+            checks.run("backward streams", f"three at once, {'' if deterministic else 'not '}deterministic",
                        lambda: contract.check_backward_streams(50, deterministic))
     checks.run("workspace", "one for all", lambda: contract.check_one_workspace(device))
 
@@ -180,7 +180,9 @@ def run_sanitized(checks, passes):
         Problem(h=1, b=2, s_q=65, s_k=200, layout="transposed"),
         Problem(h=1, b=1, s_q=200, s_k=63),
         Problem(h=2, q_lengths=(65, 1, 0, 130), k_lengths=(65, 77, 64, 130)),
-        Problem(h=32, b=16, s_q=130, s_k=130),  # the backward works on it in sections
+        # The backward works on them in sections.
+        Problem(h=32, b=16, s_q=130, s_k=130),
+        Problem(h=32, q_lengths=(130,) * 15 + (131,), k_lengths=(130,) * 15 + (200,)),
     )
     for problem in problems:
         if "forward" in passes:

@@ -94,7 +94,7 @@ typedef struct lathe_mla_backward_args {
   lathe_tensor cu_seqlens_k;
   double softmax_scale;
   int32_t causal;
-  int32_t deterministic; /* 1: equal bits in every run; 0 at the same time as another: on streams of one priority */
+  int32_t deterministic; /* 1: equal bits in every run */
   lathe_device device;
   const char* backend;
   void* workspace; /* as the forward's; one may serve both passes */

@@ -17,6 +17,7 @@ def repeat_problems(quick):
         Problem(h=16, s_q=2048, s_k=2048),
         Problem(h=16, causal=False, s_q=1000, s_k=1000),
         Problem(h=3, q_lengths=(1000, 1, 65, 129, 300), k_lengths=(1000, 70, 65, 300, 129)),
+        Problem(h=64, b=5, s_q=333, s_k=333),  # the backward works on it in sections
     ]
 
 
@@ -125,16 +126,21 @@ def check_backward_repeat(problem, device, runs, graph=False):
 
 
 def check_backward_streams(rounds, deterministic):
-    """Two backwards at once, on two streams with a workspace each, give what they give alone: to the bit if
-    deterministic, else the norm of the difference is at most 1% of the norm."""
-    problems = Problem(h=16, b=1, s_q=1000, s_k=1000), Problem(h=3, causal=False, b=4, s_q=333, s_k=700, seed=2)
+    """Three backwards at once, on streams of two priorities with a workspace each, give what they give alone: to the
+    bit if deterministic, else the norm of the difference is at most 1% of the norm."""
+    problems = (
+        Problem(h=16, b=1, s_q=1000, s_k=1000),
+        Problem(h=3, causal=False, b=4, s_q=333, s_k=700, seed=2),
+        Problem(h=64, b=5, s_q=333, s_k=333, seed=3),  # in sections
+    )
     backwards = [Backward(problem, "cuda", with_dlse=True) for problem in problems]
     expected = [backward.run(deterministic=True) for backward in backwards]
     outputs = [backward.outputs() for backward in backwards]
     torch.cuda.synchronize()
     # Of torch's own streams: each has its workspace.
-    calls = [backward.prepare(gradients, deterministic, stream=torch.cuda.Stream().cuda_stream)
-             for backward, gradients in zip(backwards, outputs)]
+    streams = [torch.cuda.Stream(priority=priority) for priority in (0, -1, 0)]
+    calls = [backward.prepare(gradients, deterministic, stream=stream.cuda_stream)
+             for backward, gradients, stream in zip(backwards, outputs, streams)]
     expected = [{name: alone[name].to("cuda") for name in GRADIENTS} for alone in expected]
 
     def equal(alone, got):

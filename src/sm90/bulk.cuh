@@ -17,6 +17,16 @@ __device__ __forceinline__ void bulk_load(uint32_t destination, const void* sour
       "l"(source), "r"(bytes), "r"(barrier)
       : "memory");
 }
+// As above, for data that is not read again: it leaves the second-level cache first.
+__device__ __forceinline__ void bulk_load_once(uint32_t destination, const void* source, int bytes, uint32_t barrier) {
+  uint64_t policy;
+  asm("createpolicy.fractional.L2::evict_first.b64 %0;" : "=l"(policy));
+  asm volatile(
+      "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes.L2::cache_hint [%0], [%1], %2, [%3], %4;" ::
+          "r"(destination),
+      "l"(source), "r"(bytes), "r"(barrier), "l"(policy)
+      : "memory");
+}
 __device__ __forceinline__ void bulk_store(void* destination, uint32_t source, int bytes) {
   asm volatile("cp.async.bulk.global.shared::cta.bulk_group [%0], [%1], %2;" ::"l"(destination), "r"(source), "r"(bytes)
                : "memory");

@@ -28,9 +28,13 @@ std::int64_t key_rows(const MlaAttentionProblem& problem) {
   return problem.packed ? problem.s_k : checked_mul(problem.sequences, problem.s_k);
 }
 
+std::int64_t groups_of(const MlaAttentionProblem& problem) {
+  return problem.packed ? problem.h : checked_mul(problem.sequences, problem.h);
+}
+
 // Where each part of the workspace begins, and how long it is in all.
 struct Layout : WorkspaceLayout {
-  std::size_t next_job, job_count, stats, dq, dk_pe, semaphores, tile_rows, jobs, zeros;
+  std::size_t next_job, job_count, stats, dq, dk_pe, semaphores, tile_rows, jobs, zeros, next_half, groups_done;
 
   explicit Layout(const MlaAttentionProblem& problem) {
     const auto heads = narrow<std::size_t>(problem.h);
@@ -46,6 +50,8 @@ struct Layout : WorkspaceLayout {
     tile_rows = take(packed * narrow<std::size_t>(query_tiles(problem)), sizeof(BackwardTileRows));
     jobs = take(packed * narrow<std::size_t>(pieces(problem, problem.s_k, Traits::kKeys)), sizeof(BackwardJob));
     zeros = take(packed, Traits::kKeyPanel);
+    next_half = take(1, sizeof(int));
+    groups_done = take(narrow<std::size_t>(groups_of(problem)), kGroupDoneStride * sizeof(int));
   }
 
   BackwardWorkspace at(char* base) const {
@@ -59,17 +65,33 @@ struct Layout : WorkspaceLayout {
     workspace.tile_rows = reinterpret_cast<BackwardTileRows*>(base + tile_rows);
     workspace.jobs = reinterpret_cast<BackwardJob*>(base + jobs);
     workspace.zeros = reinterpret_cast<uint4*>(base + zeros);
+    workspace.next_half = reinterpret_cast<int*>(base + next_half);
+    workspace.groups_done = reinterpret_cast<int*>(base + groups_done);
     return workspace;
   }
 };
 
-// Measured on an H100 (50 MB of second-level cache): all groups while their dQ is at most that, else sections of half
-// of it; long rows gain more from a second group in flight than they lose to the memory.
+constexpr std::int64_t kCacheRows = 65536;  // of dQ, 768 bytes each: an H100's second-level cache of 50 MB
+
+// Measured on an H100: all groups while their dQ fits the cache, else sections of half of it; long rows gain more from
+// a second group in flight than they lose to the memory.
 std::int64_t section_groups(std::int64_t queries, std::int64_t groups) {
-  constexpr std::int64_t kCacheRows = 65536;  // of dQ, 768 bytes each
   if (queries > 8192) return std::clamp<std::int64_t>(queries <= 16384 ? 4 : 2, 1, groups);
   if (queries * groups <= kCacheRows) return groups;
   return std::clamp<std::int64_t>(kCacheRows / 2 / std::max<std::int64_t>(queries, 1), 1, groups);
+}
+
+// Blocks that convert dQ while the others compute: where there are sections to convert behind the one that is computed,
+// as many as keep pace, if they cost less than the pass over memory that they save. That depends on how long a row of
+// dQ takes to compute, so on its keys. More of them cut runs of key blocks shorter, which additions in a fixed order
+// pay for. Measured on an H100.
+int converting_blocks(const MlaAttentionProblem& problem, bool deterministic, int multiprocessors) {
+  constexpr std::int64_t kBlockKeys = 7 * 2048, kMostKeys = 8192, kFewest = 3;
+  const std::int64_t keys = problem.packed ? ceil_div(problem.s_k, problem.sequences) : problem.s_k;
+  const std::int64_t as_causal = problem.causal ? keys : 2 * keys;
+  const std::int64_t most = std::min(deterministic ? 4 : 10, multiprocessors - 1);
+  if (as_causal > kMostKeys || most < kFewest) return 0;
+  return static_cast<int>(std::clamp(ceil_div(kBlockKeys, as_causal), kFewest, most));
 }
 
 BackwardRows rows_of(const TensorView& tensor) {
@@ -112,12 +134,14 @@ BackwardParams params_for(const MlaAttentionProblem& problem, const MlaAttention
     params.cu_seqlens_q = op.cu_seqlens_q.as<std::int32_t>();
     params.cu_seqlens_k = op.cu_seqlens_k.as<std::int32_t>();
   }
-  const std::int64_t groups = problem.packed ? problem.h : problem.sequences * problem.h;
+  const std::int64_t groups = groups_of(problem);
   const std::int64_t jobs = pieces(problem, problem.s_k, Traits::kKeys) * problem.h;
-  params.blocks = static_cast<int>(std::min<std::int64_t>(jobs, multiprocessors));
   params.schedule.groups = static_cast<int>(groups);
   params.schedule.key_blocks = static_cast<int>(ceil_div(problem.s_k, Traits::kKeys));
   params.schedule.section_groups = static_cast<int>(section_groups(problem.s_q, groups));
+  if (params.schedule.section_groups < groups)
+    params.converting_blocks = converting_blocks(problem, op.deterministic, multiprocessors);
+  params.blocks = static_cast<int>(std::min<std::int64_t>(jobs, multiprocessors - params.converting_blocks));
   params.schedule.run_blocks = std::max(1, params.blocks / params.schedule.section_groups);
   return params;
 }
@@ -142,7 +166,8 @@ void check_layout(const MlaAttentionProblem& problem, const MlaAttentionBackward
     return count <= kMost / std::max<std::int64_t>(times, 1);
   };
   check(fits(key_rows(problem), Traits::kRope / 4) && fits(problem.s_q, 1) &&
-            fits(query_tiles(problem), 2 * problem.h) && fits(pieces(problem, problem.s_k, Traits::kKeys), problem.h),
+            fits(query_tiles(problem), 2 * problem.h) && fits(pieces(problem, problem.s_k, Traits::kKeys), problem.h) &&
+            fits(groups_of(problem), kGroupDoneStride),
         "{}: {} sequences of {} queries and {} keys and {} heads are too many to count in 32 bits", kName,
         problem.sequences, problem.s_q, problem.s_k, problem.h);
 }

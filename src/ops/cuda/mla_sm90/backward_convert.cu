@@ -1,5 +1,5 @@
 // What follows the backward's main kernel: dQ from fp32 fragments and dk_pe from fp32 sums to bf16 rows.
-#include "ops/cuda/mla_sm90/backward_jobs.cuh"
+#include "ops/cuda/mla_sm90/backward_dq.cuh"
 #include "ops/cuda/mla_sm90/backward_launch.h"
 #include "ops/cuda/mla_sm90/launch.h"
 #include "sm90/control.cuh"
@@ -11,77 +11,15 @@ using Traits = BackwardTraits;
 
 constexpr int kThreads = 128;  // as the consumer that wrote a half of dQ
 
-// words[i] of lane t of a quad becomes words[t] of lane i, in two exchanges.
-__device__ void transpose_quad(uint32_t (&words)[4]) {
-#pragma unroll
-  for (int distance = 1; distance <= 2; distance *= 2) {
-    const bool upper = (threadIdx.x & distance) != 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if ((i & distance) != 0) continue;
-      // The lower lane gives the word that belongs above, the upper lane the one that belongs below.
-      const uint32_t given = upper ? words[i] : words[i + distance];
-      const uint32_t taken = __shfl_xor_sync(~0u, given, distance);
-      if (upper)
-        words[i] = taken;
-      else
-        words[i + distance] = taken;
-    }
-  }
-}
-
-struct TileAt {
-  int batch = 0;
-  int token = 0;
-  int rows = 0;
-};
-
-__device__ TileAt find_tile(const BackwardParams& p, int tile) {
-  if (is_packed(p)) {
-    const BackwardTileRows rows = p.workspace.tile_rows[tile];
-    return {0, rows.token, rows.rows};
-  }
-  const int batch = tile / p.sequence_tiles;
-  const int token = (tile - batch * p.sequence_tiles) * Traits::kQueries;
-  return {batch, token, min(Traits::kQueries, p.s_q - token)};
-}
-
-// Half 0 holds columns 0-95 of nope; half 1 rope, then columns 96-127 of nope. A thread has rows g and g + 8 of its
-// warp's 16 and 2 columns of every 8; quads exchange so that each thread writes 8 columns at once.
 __device__ void convert_half(const BackwardParams& p, int head, int tile, int half) {
-  const TileAt at = find_tile(p, tile);
+  const BackwardDqHalf at(p, head, tile, half);
   if (at.rows <= 0) return;
   const int thread = static_cast<int>(threadIdx.x);
-  const int64_t index = (static_cast<int64_t>(head) * p.tiles + tile) * 2 + half;
-  const auto* const from = reinterpret_cast<const float4*>(p.workspace.dq + index * Traits::kDqHalfFloats) + thread;
-  constexpr int kParts = Traits::kDqHalfColumns / 32;
-  float4 values[4 * kParts];
+  const auto* const from = reinterpret_cast<const float4*>(at.in(p)) + thread;
+  float4 values[kDqFragments];
 #pragma unroll
-  for (int i = 0; i < 4 * kParts; ++i) values[i] = __ldcs(from + i * kThreads);
-  const int row = thread / 32 * 16 + thread % 32 / 4;
-#pragma unroll
-  for (int part = 0; part < kParts; ++part) {
-    uint32_t upper[4], lower[4];
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float4& x = values[4 * part + i];
-      upper[i] = sm90::pack_bf16(x.x * p.scale, x.y * p.scale);
-      lower[i] = sm90::pack_bf16(x.z * p.scale, x.w * p.scale);
-    }
-    transpose_quad(upper);
-    transpose_quad(lower);
-    const int column = 32 * part + thread % 4 * 8;
-    const bool rope = half == 1 && column < Traits::kRope;
-    const BackwardRows& to = rope ? p.dq_pe : p.dq_nope;
-    const int to_column = half == 1 && !rope ? column - Traits::kRope + Traits::kDqHalfColumns : column;
-    const auto store = [&](int r, const uint32_t(&words)[4]) {
-      if (r < at.rows)
-        *reinterpret_cast<uint4*>(to.at(at.batch, at.token + r, head) + to_column) =
-            make_uint4(words[0], words[1], words[2], words[3]);
-    };
-    store(row, upper);
-    store(row + 8, lower);
-  }
+  for (int i = 0; i < kDqFragments; ++i) values[i] = __ldcs(from + i * kThreads);
+  store_dq(p, at, thread, values);
 }
 
 // A thread has 4 columns of a key: the sum over the heads, always in the same order, unless it has been made.
@@ -137,7 +75,8 @@ cudaError_t launch_convert_backward(const BackwardParams& params, cudaStream_t s
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(sum_blocks + params.tiles * params.heads * 2));
+  config.gridDim =
+      dim3(static_cast<unsigned>(sum_blocks + (params.converting_blocks > 0 ? 0 : params.tiles * params.heads * 2)));
   config.blockDim = dim3(kThreads);
   config.stream = stream;
   config.attrs = &overlap;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "ops/cuda/mla_sm90/backward_consumer.cuh"
+#include "ops/cuda/mla_sm90/backward_converter.cuh"
 #include "ops/cuda/mla_sm90/backward_loaders.cuh"
 
 namespace lathe::ops::cuda {
@@ -17,7 +18,13 @@ __global__ void __launch_bounds__(BackwardTraits::kThreads, 1)
   const BackwardShared shared{base, reinterpret_cast<BackwardJob*>(dynamic_shared + Traits::kOffsetJobs),
                               BackwardBarriers(base + Traits::kOffsetBarriers)};
   const int warpgroup = __shfl_sync(~0u, static_cast<int>(threadIdx.x / 128), 0);
-  if (threadIdx.x == 0) shared.barriers.init();
+  const bool converts = static_cast<int>(blockIdx.x) >= p.blocks;
+  if (threadIdx.x == 0) {
+    if (converts)
+      BackwardConverter<kPacked>(p, shared).init();
+    else
+      shared.barriers.init();
+  }
   if (threadIdx.x == 32) {
     sm90::tma_prefetch_map(&maps.k_nope);
     sm90::tma_prefetch_map(&maps.k_pe);
@@ -29,7 +36,13 @@ __global__ void __launch_bounds__(BackwardTraits::kThreads, 1)
   __syncthreads();
   sm90::let_next_kernel_begin();
 
-  if (warpgroup == 0) {
+  if (converts) {
+    BackwardConverter<kPacked> converter(p, shared);
+    if (warpgroup > 0)
+      converter.convert(warpgroup - 1);
+    else if (threadIdx.x == 0)
+      converter.load();
+  } else if (warpgroup == 0) {
     sm90::registers_decrease<Traits::kLoaderRegisters>();
     if (threadIdx.x == 0) KeyAndQueryLoader(maps, p, shared).run<kPacked>();
     if (threadIdx.x == 32) write_dq<kDeterministic>(p, shared, 0);
@@ -50,6 +63,7 @@ __global__ void __launch_bounds__(BackwardTraits::kThreads, 1)
   } else {
     sm90::registers_increase<Traits::kConsumerRegisters>();
     BackwardConsumer<kDeterministic>(maps, p, shared, warpgroup - 1).run();
+    if (p.converting_blocks > 0) convert_rest<kPacked>(p);
   }
 }
 

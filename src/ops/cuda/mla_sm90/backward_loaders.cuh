@@ -59,7 +59,7 @@ class KeyAndQueryLoader {
       BackwardJob& job = shared_.jobs[at.slot()];
       sm90::barrier_wait(shared_.barriers.job_empty(at.slot()), at.parity() ^ 1);
       const int key_blocks = kPacked ? *p_.workspace.job_count : p_.schedule.key_blocks;
-      const bool done = index >= key_blocks * p_.schedule.groups;
+      const bool done = index >= sm90::recompute(key_blocks) * p_.schedule.groups;
       if (done)
         job.head = -1;
       else
@@ -221,6 +221,8 @@ class OutputGradientAndValueLoader {
 
 // Sends one consumer's halves of dQ from the staging buffer to the workspace. The first of additions_before stores, so
 // that nothing need be zero before; the others add as they come, once it has, or (deterministic) in that order.
+// Converting blocks hear of each job when all of it has arrived. The wait for that is at once: the first turn of the
+// next job is two steps and the stores of this one away.
 template <bool kDeterministic>
 __device__ __forceinline__ void write_dq(const BackwardParams& p, const BackwardShared& shared, int consumer) {
   using Traits = BackwardTraits;
@@ -256,7 +258,13 @@ __device__ __forceinline__ void write_dq(const BackwardParams& p, const Backward
         sm90::semaphore_add(semaphore, 1);
       }
     }
+    const int group = job.batch * p.heads + job.head;
     sm90::barrier_arrive(barriers.job_empty(at.slot()));
+    if (p.converting_blocks > 0) {
+      sm90::bulk_wait();
+      sm90::proxy_fence_global();
+      sm90::semaphore_add(p.workspace.groups_done + group * kGroupDoneStride, 1);
+    }
   }
   sm90::bulk_wait();
 }

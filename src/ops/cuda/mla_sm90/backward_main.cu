@@ -25,22 +25,19 @@ cudaError_t prepare_backward_kernels() {
 }
 
 cudaError_t launch_backward(const BackwardMaps& maps, const BackwardParams& params, cudaStream_t stream) {
-  cudaLaunchAttribute attribute{};
-  if (params.deterministic) {
-    // Blocks wait for each other: they must all be on the device at once, whatever else runs there.
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
-  } else {
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-  }
+  cudaLaunchAttribute attributes[2]{};
+  // Blocks wait for each other: they must all be on the device at once, whatever else runs there.
+  attributes[0].id = cudaLaunchAttributeCooperative;
+  attributes[0].val.cooperative = 1;
+  attributes[1].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  attributes[1].val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(params.blocks));
+  config.gridDim = dim3(static_cast<unsigned>(params.blocks + params.converting_blocks));
   config.blockDim = dim3(BackwardTraits::kThreads);
   config.dynamicSmemBytes = BackwardTraits::kSharedBytes;
   config.stream = stream;
-  config.attrs = &attribute;
-  config.numAttrs = 1;
+  config.attrs = attributes;
+  config.numAttrs = 2;
   return cudaLaunchKernelEx(&config, kernel_for(params.cu_seqlens_q != nullptr, params.deterministic), maps, params);
 }
 

@@ -60,11 +60,13 @@ struct BackwardTileRows {
   int rows = 0;
 };
 
+constexpr int kGroupDoneStride = 32;  // a line of the cache for each counter that many wait for
+
 // Device memory that a call fills and uses up; nothing in it outlives the call. Tiles are of 64 queries.
 struct BackwardWorkspace {
-  int* next_job = nullptr;    // counts from the number of blocks on: block i begins with job i
-  float* stats = nullptr;     // [head][tile][lse x log2(e), delta][64]; no such row, or one without keys: +inf, 0
-  float* dq = nullptr;        // [head][tile][half][12][128 threads][4], not yet scaled
+  int* next_job = nullptr;  // counts from the number of blocks on: block i begins with job i
+  float* stats = nullptr;   // [head][tile][lse x log2(e), delta][64]; no such row, or one without keys: +inf, 0
+  float* dq = nullptr;      // [head][tile][half][12][128 threads][4], not yet scaled
   // [head][key][64] in a fixed order of sums; else [key][64], to which all heads add.
   float* dk_pe = nullptr;
   int* semaphores = nullptr;  // [head][tile][half]: additions made (not in a fixed order: only the first is counted)
@@ -73,6 +75,9 @@ struct BackwardWorkspace {
   BackwardJob* jobs = nullptr;            // of head 0, longest first
   int* job_count = nullptr;
   uint4* zeros = nullptr;  // kKeys rows of a panel
+  // Where the main kernel converts dQ.
+  int* next_half = nullptr;    // of dQ, to convert
+  int* groups_done = nullptr;  // [group][kGroupDoneStride], the first of each: jobs whose dQ has arrived, by halves
 };
 
 struct BackwardParams {
@@ -88,7 +93,9 @@ struct BackwardParams {
   bool deterministic = false;
   float scale = 0;  // of the scores
   float scale_log2e = 0;
-  int blocks = 0;  // of the main kernel
+  int blocks = 0;  // of the main kernel that compute
+  // Blocks of the main kernel behind them that convert dQ; the conversion kernel does it if there are none.
+  int converting_blocks = 0;
   BackwardSchedule schedule;
   BackwardWorkspace workspace;
   std::uint64_t* clock_counters = nullptr;

@@ -192,6 +192,11 @@ __global__ void __launch_bounds__(kThreads)
   sm90::let_next_kernel_begin();
   const int block = static_cast<int>(blockIdx.x);
   if (block == 0 && threadIdx.x == 0) *p.workspace.next_job = p.blocks;
+  if (p.converting_blocks > 0 && block == 0) {
+    if (threadIdx.x == 0) *p.workspace.next_half = 0;
+    for (int i = static_cast<int>(threadIdx.x); i < p.schedule.groups; i += kThreads)
+      p.workspace.groups_done[i * kGroupDoneStride] = 0;
+  }
   if (!p.deterministic) zero_dk_pe(p);
   if (block < list_blocks) {
     if (block == 0) {
