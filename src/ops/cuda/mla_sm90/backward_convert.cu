@@ -43,7 +43,6 @@ __device__ void sum_dk_pe(const BackwardParams& p, int index) {
 }
 
 __global__ void __launch_bounds__(kThreads) convert_backward(const __grid_constant__ BackwardParams p, int sum_blocks) {
-  sm90::let_next_kernel_begin();
   sm90::wait_for_previous_kernel();
   const int block = static_cast<int>(blockIdx.x);
   if (block < sum_blocks) {
@@ -72,8 +71,17 @@ __global__ void __launch_bounds__(kThreads) zero_rows(BackwardRows to, int batch
 cudaError_t launch_convert_backward(const BackwardParams& params, cudaStream_t stream) {
   const int64_t sum_threads = static_cast<int64_t>(params.key_rows) * Traits::kRope / 4;
   const int sum_blocks = static_cast<int>((sum_threads + kThreads - 1) / kThreads);
-  const int halves = params.converting_blocks > 0 ? 0 : params.tiles * params.heads * 2;
-  return launch_overlapping(convert_backward, std::int64_t{sum_blocks} + halves, kThreads, stream, params, sum_blocks);
+  cudaLaunchAttribute overlap{};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config{};
+  config.gridDim =
+      dim3(static_cast<unsigned>(sum_blocks + (params.converting_blocks > 0 ? 0 : params.tiles * params.heads * 2)));
+  config.blockDim = dim3(kThreads);
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, convert_backward, params, sum_blocks);
 }
 
 cudaError_t launch_zero_rows(const BackwardRows& to, int batches, int tokens, int heads, int columns,

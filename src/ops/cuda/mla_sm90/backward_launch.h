@@ -10,7 +10,8 @@ namespace lathe::ops::cuda {
 // Sets what the kernels need on the current device: once a device, before the first launch.
 cudaError_t prepare_backward_kernels();
 
-// In this order. Each begins while the kernel before it ends, so nothing else may come between them.
+// In this order. The main kernel and the conversion begin while the kernel before them ends, so nothing else may come
+// between them.
 cudaError_t launch_prepare_backward(const BackwardParams& params, cudaStream_t stream);
 cudaError_t launch_backward(const BackwardMaps& maps, const BackwardParams& params, cudaStream_t stream);
 cudaError_t launch_convert_backward(const BackwardParams& params, cudaStream_t stream);

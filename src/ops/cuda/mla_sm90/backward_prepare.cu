@@ -189,8 +189,6 @@ __device__ void zero_dk_pe(const BackwardParams& p) {
 // innermost as in memory.
 __global__ void __launch_bounds__(kThreads)
     prepare_backward(const __grid_constant__ BackwardParams p, int list_blocks, int runs) {
-  // In this order: the main kernel reads the call's inputs as soon as it begins.
-  sm90::wait_for_previous_kernel();
   sm90::let_next_kernel_begin();
   const int block = static_cast<int>(blockIdx.x);
   if (block == 0 && threadIdx.x == 0) *p.workspace.next_job = p.blocks;
@@ -221,8 +219,8 @@ cudaError_t launch_prepare_backward(const BackwardParams& params, cudaStream_t s
   const int run_keys = params.schedule.run_blocks * Traits::kKeys;
   const int runs = packed ? params.s_k / run_keys + params.sequences : 0;
   const int list_blocks = (runs + kWarps - 1) / kWarps;
-  return launch_overlapping(prepare_backward, list_blocks + std::int64_t{params.tiles} * params.heads, kThreads, stream,
-                            params, list_blocks, runs);
+  return launch_plain(prepare_backward, list_blocks + std::int64_t{params.tiles} * params.heads, kThreads, stream,
+                      params, list_blocks, runs);
 }
 
 }  // namespace lathe::ops::cuda

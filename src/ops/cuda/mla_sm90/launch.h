@@ -1,4 +1,4 @@
-// Launches whose result is their own: cudaGetLastError() after <<<>>> also returns what the caller left behind.
+// A plain launch whose result is its own: cudaGetLastError() after <<<>>> also returns what the caller left behind.
 #pragma once
 
 #include <cuda_runtime.h>
@@ -14,22 +14,6 @@ cudaError_t launch_plain(void (*kernel)(Params...), std::int64_t blocks, int thr
   config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(static_cast<unsigned>(threads));
   config.stream = stream;
-  return cudaLaunchKernelEx(&config, kernel, args...);
-}
-
-// Begins while the kernel before it in the stream ends: the kernel must wait for that one before it touches memory.
-template <typename... Params, typename... Args>
-cudaError_t launch_overlapping(void (*kernel)(Params...), std::int64_t blocks, int threads, cudaStream_t stream,
-                               const Args&... args) {
-  cudaLaunchAttribute overlap{};
-  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  overlap.val.programmaticStreamSerializationAllowed = 1;
-  cudaLaunchConfig_t config{};
-  config.gridDim = dim3(static_cast<unsigned>(blocks));
-  config.blockDim = dim3(static_cast<unsigned>(threads));
-  config.stream = stream;
-  config.attrs = &overlap;
-  config.numAttrs = 1;
   return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
