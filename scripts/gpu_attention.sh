@@ -9,7 +9,7 @@
 #
 # Environment: BUILD (build-portable: holds liblathe.so), OUT_DIR (bench/results), COMMIT (for the files), PASSES
 # (forward; a list with commas), PYTHON (python3, with torch; the peers on PYTHONPATH), RACECHECK_LIBRARY (a liblathe.so
-# of -DCMAKE_CUDA_FLAGS=-DLATHE_RACECHECK, which racecheck needs for the backward), and the seconds that each part
+# of -DCMAKE_CUDA_FLAGS=-DLATHE_RACECHECK, which racecheck needs), and the seconds that each part
 # may take: CHECK_SECONDS (240), SANITIZE_SECONDS (90, each tool), BENCH_SECONDS (480). CHECK_ARGS and BENCH_ARGS are
 # handed on.
 # Each part logs to OUT_DIR/NAME.log and is stopped at its limit; the exit code is 1 if any failed.

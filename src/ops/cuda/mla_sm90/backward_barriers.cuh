@@ -48,7 +48,7 @@ class BackwardBarriers {
       sm90::barrier_init(ds_full(i), Traits::kConsumers);
       sm90::barrier_init(ds_empty(i), Traits::kConsumers);
       sm90::barrier_init(job_full(i), 1);
-      sm90::barrier_init(job_empty(i), 1 + 2 * Traits::kConsumers);
+      sm90::barrier_init(job_empty(i), 1 + Traits::kConsumers * (Traits::kAllThreadsArrive ? 1 + 128 : 2));
       sm90::barrier_init(staging_full(i), Traits::kAllThreadsArrive ? 128 : 4);
       sm90::barrier_init(staging_turn(i), 1);
     }

@@ -44,7 +44,8 @@ class BackwardConsumer {
       // The last job's results have been read from shared memory, and its slot by all threads.
       if (leads()) sm90::bulk_wait_read();
       sync();
-      if (leads() && at.count > 0) sm90::barrier_arrive(barriers_.job_empty(at.slot() ^ 1));
+      if ((Traits::kAllThreadsArrive || leads()) && at.count > 0)
+        sm90::barrier_arrive(barriers_.job_empty(at.slot() ^ 1));
       sm90::barrier_wait(barriers_.job_full(at.slot()), at.parity());
       const BackwardJob& job = shared_.jobs[at.slot()];
       // Equal in all lanes, and now ptxas knows.

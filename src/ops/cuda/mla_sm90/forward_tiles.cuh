@@ -169,9 +169,10 @@ struct ForwardBarriers {
 
   // "Full" ends with the loader's one arrival and its bytes; "empty" with one arrival of each reading warp. Keys and
   // values go to all blocks of a cluster, so the readers of all give them back; its tiles are handed out by rank 0.
-  template <int kCluster>
+  template <bool kPacked, int kCluster>
   __device__ __forceinline__ void init() const {
     constexpr int kWarps = 4;  // of a warpgroup
+    constexpr int kLanes = Traits::kAllThreadsArrive ? 32 : 1;
     for (int i = 0; i < Traits::kConsumers; ++i) {
       sm90::barrier_init(q_full + 8 * i, 1);
       sm90::barrier_init(q_empty + 8 * i, kWarps);
@@ -185,7 +186,8 @@ struct ForwardBarriers {
     for (int i = 0; i < Traits::kTileSlots; ++i) {
       sm90::barrier_init(tile_full + 8 * i, 1);
       // And the loaders of queries and values; beyond rank 0 of keys too.
-      sm90::barrier_init(tile_empty + 8 * i, (kWarps * Traits::kConsumers + 2) * kCluster + kCluster - 1);
+      constexpr int kReaders = kWarps * kLanes * Traits::kConsumers + 1 + (kPacked ? kLanes : 1);
+      sm90::barrier_init(tile_empty + 8 * i, kReaders * kCluster + kCluster - 1);
     }
     sm90::barrier_init(v_tail, 1);
     sm90::barrier_init(started, 1);
@@ -214,7 +216,7 @@ class TileReader {
   __device__ __forceinline__ ForwardWalk walk(int consumer) const { return load_walk(slot(), consumer); }
   // Tiles released so far.
   __device__ __forceinline__ uint32_t count() const { return position_.count; }
-  // `arrives` in one thread of a warp, when all its lanes have read.
+  // `arrives` in one thread of a warp, when all its lanes have read; for racecheck in each that has.
   __device__ __forceinline__ void release(bool arrives) {
     const uint32_t empty = barriers_.tile_empty + 8 * position_.stage();
     if (arrives) {
