@@ -5,6 +5,13 @@
 
 namespace lathe::sm90 {
 
+#ifdef LATHE_RACECHECK
+// racecheck does not see that a warp's or warpgroup's accesses come before its one lane's arrival at a barrier.
+constexpr bool kAllThreadsArrive = true;
+#else
+constexpr bool kAllThreadsArrive = false;
+#endif
+
 __device__ __forceinline__ uint32_t shared_address(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }

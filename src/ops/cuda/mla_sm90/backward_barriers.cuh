@@ -42,14 +42,14 @@ class BackwardBarriers {
     for (int i = 0; i < 2; ++i) {
       sm90::barrier_init(tail(i), 1);
       sm90::barrier_init(q_full(i), 1);
-      sm90::barrier_init(q_empty(i), Traits::kAllThreadsArrive ? 128 * Traits::kConsumers : Traits::kConsumers);
+      sm90::barrier_init(q_empty(i), sm90::kAllThreadsArrive ? 128 * Traits::kConsumers : Traits::kConsumers);
       sm90::barrier_init(do_full(i), 1);
       sm90::barrier_init(do_empty(i), Traits::kConsumers);
       sm90::barrier_init(ds_full(i), Traits::kConsumers);
       sm90::barrier_init(ds_empty(i), Traits::kConsumers);
       sm90::barrier_init(job_full(i), 1);
-      sm90::barrier_init(job_empty(i), 1 + Traits::kConsumers * (Traits::kAllThreadsArrive ? 1 + 128 : 2));
-      sm90::barrier_init(staging_full(i), Traits::kAllThreadsArrive ? 128 : 4);
+      sm90::barrier_init(job_empty(i), 1 + Traits::kConsumers * (sm90::kAllThreadsArrive ? 1 + 128 : 2));
+      sm90::barrier_init(staging_full(i), sm90::kAllThreadsArrive ? 128 : 4);
       sm90::barrier_init(staging_turn(i), 1);
     }
     sm90::barrier_init_fence();

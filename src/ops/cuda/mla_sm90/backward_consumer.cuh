@@ -44,7 +44,7 @@ class BackwardConsumer {
       // The last job's results have been read from shared memory, and its slot by all threads.
       if (leads()) sm90::bulk_wait_read();
       sync();
-      if ((Traits::kAllThreadsArrive || leads()) && at.count > 0)
+      if ((sm90::kAllThreadsArrive || leads()) && at.count > 0)
         sm90::barrier_arrive(barriers_.job_empty(at.slot() ^ 1));
       sm90::barrier_wait(barriers_.job_full(at.slot()), at.parity());
       const BackwardJob& job = shared_.jobs[at.slot()];
@@ -97,7 +97,7 @@ class BackwardConsumer {
 
   // With lse and delta, which threads have read.
   __device__ __forceinline__ void release_queries() const {
-    if (Traits::kAllThreadsArrive || leads()) sm90::barrier_arrive(barriers_.q_empty(stage()));
+    if (sm90::kAllThreadsArrive || leads()) sm90::barrier_arrive(barriers_.q_empty(stage()));
   }
 
   __device__ __forceinline__ int stage() const { return step_ & 1; }
@@ -315,7 +315,7 @@ class BackwardConsumer {
       sm90::store_shared_float4(to + 2048 * i, dq[4 * i], dq[4 * i + 1], dq[4 * i + 2], dq[4 * i + 3]);
     sm90::proxy_fence();
     __syncwarp();
-    if (Traits::kAllThreadsArrive || lane() == 0) sm90::barrier_arrive(barriers_.staging_full(consumer_));
+    if (sm90::kAllThreadsArrive || lane() == 0) sm90::barrier_arrive(barriers_.staging_full(consumer_));
   }
 
   __device__ __forceinline__ uint32_t ds_address() const {

@@ -60,7 +60,7 @@ class BackwardConverter {
     for (int i = 0; i < kStages; ++i) {
       sm90::barrier_init(full(i), 1);
       // From the warpgroup that reads it.
-      sm90::barrier_init(empty(i), Traits::kAllThreadsArrive ? 128 : 4);
+      sm90::barrier_init(empty(i), sm90::kAllThreadsArrive ? 128 : 4);
     }
     sm90::barrier_init_fence();
   }
@@ -123,7 +123,7 @@ class BackwardConverter {
       }
       // What comes in its place is asked for after this arrival, which follows the reads through the same queue.
       __syncwarp();
-      if (Traits::kAllThreadsArrive || thread % 32 == 0) sm90::barrier_arrive(empty(stage_));
+      if (sm90::kAllThreadsArrive || thread % 32 == 0) sm90::barrier_arrive(empty(stage_));
       const BackwardDqHalf at = list.half(item);
       if (at.rows > 0) store_dq(p_, at, thread, values);
 #pragma unroll

@@ -14,12 +14,6 @@ struct BackwardTraits {
   static constexpr int kQueries = 64;
   static constexpr int kNope = 128, kRope = 64, kQk = kNope + kRope, kValue = 128;  // head sizes
   static constexpr int kConsumerRegisters = 240, kLoaderRegisters = 24;             // of 168 x 384, in steps of 8
-#ifdef LATHE_RACECHECK
-  // racecheck does not see that a warp's or warpgroup's accesses come before its one lane's arrival at a barrier.
-  static constexpr bool kAllThreadsArrive = true;
-#else
-  static constexpr bool kAllThreadsArrive = false;
-#endif
   static constexpr int kStages = 2;  // of Q, dO and dS; a third of any does not fit 227 KB
 
   static constexpr int kPanelColumns = 64;

@@ -188,7 +188,7 @@ __device__ __forceinline__ void load_values(const ForwardMaps& maps, const Forwa
     tiles.wait();
     const ForwardTile tile = tiles.read(p);
     if constexpr (kPacked) __syncwarp();
-    tiles.release(Traits::kAllThreadsArrive || leader);
+    tiles.release(sm90::kAllThreadsArrive || leader);
     sm90::TileCoordinate at{tile.head, tile.k_token, rank, tile.batch};  // of a pair each loads a panel
     if (first) {
       if constexpr (!kPacked) sm90::tma_prefetch(&maps.v, at);
@@ -274,7 +274,7 @@ class ForwardConsumer {
       if constexpr (kCluster > 1) skip_blocks();
       const ForwardTile tile = tiles_.read(p_);
       __syncwarp();
-      tiles_.release(Traits::kAllThreadsArrive || lane() == 0);
+      tiles_.release(sm90::kAllThreadsArrive || lane() == 0);
       store_rows(p_, tile, tile.row + my_row(), out_, rows_);
     }
   }

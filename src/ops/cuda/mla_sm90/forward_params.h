@@ -19,12 +19,6 @@ struct ForwardTraits {
   // 64 output and 64 score accumulators and 32 packed probabilities leave about 80 for the rest; the loaders take what
   // is left of 168 x 384: registers come in steps of 8.
   static constexpr int kConsumerRegisters = 232, kLoaderRegisters = 40;
-#ifdef LATHE_RACECHECK
-  // racecheck does not see that a warp's or warpgroup's accesses come before its one lane's arrival at a barrier.
-  static constexpr bool kAllThreadsArrive = true;
-#else
-  static constexpr bool kAllThreadsArrive = false;
-#endif
 
   // Shared memory, in bytes: Q once, K and V in two stages; a third K stage does not fit 227 KB.
   static constexpr int kStages = 2;

@@ -172,7 +172,7 @@ struct ForwardBarriers {
   template <bool kPacked, int kCluster>
   __device__ __forceinline__ void init() const {
     constexpr int kWarps = 4;  // of a warpgroup
-    constexpr int kLanes = Traits::kAllThreadsArrive ? 32 : 1;
+    constexpr int kLanes = sm90::kAllThreadsArrive ? 32 : 1;
     for (int i = 0; i < Traits::kConsumers; ++i) {
       sm90::barrier_init(q_full + 8 * i, 1);
       sm90::barrier_init(q_empty + 8 * i, kWarps);
