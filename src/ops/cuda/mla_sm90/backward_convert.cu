@@ -15,10 +15,8 @@ __device__ void convert_half(const BackwardParams& p, int head, int tile, int ha
   const BackwardDqHalf at(p, head, tile, half);
   if (at.rows <= 0) return;
   const int thread = static_cast<int>(threadIdx.x);
-  const auto* const from = reinterpret_cast<const float4*>(at.in(p)) + thread;
   float4 values[kDqFragments];
-#pragma unroll
-  for (int i = 0; i < kDqFragments; ++i) values[i] = __ldcs(from + i * kThreads);
+  load_dq(p, at, thread, values);
   store_dq(p, at, thread, values);
 }
 

@@ -173,15 +173,12 @@ __device__ __forceinline__ void convert_rest(const BackwardParams& p) {
     sm90::proxy_fence_global();
     const BackwardDqHalf at = list.half(item);
     if (at.rows <= 0) continue;
-    const auto* const from = reinterpret_cast<const float4*>(at.in(p)) + lane;
     constexpr int kAtOnce = 2;
 #pragma unroll 1
     for (int warp = 0; warp < 4; warp += kAtOnce) {
       float4 values[kAtOnce][kDqFragments];
 #pragma unroll
-      for (int w = 0; w < kAtOnce; ++w)
-#pragma unroll
-        for (int i = 0; i < kDqFragments; ++i) values[w][i] = __ldcs(from + 128 * i + 32 * (warp + w));
+      for (int w = 0; w < kAtOnce; ++w) load_dq(p, at, 32 * (warp + w) + lane, values[w]);
 #pragma unroll
       for (int w = 0; w < kAtOnce; ++w) store_dq(p, at, 32 * (warp + w) + lane, values[w]);
     }

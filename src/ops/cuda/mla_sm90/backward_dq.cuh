@@ -3,27 +3,9 @@
 
 #include "ops/cuda/mla_sm90/backward_jobs.cuh"
 #include "sm90/control.cuh"
+#include "sm90/quads.cuh"
 
 namespace lathe::ops::cuda {
-
-// words[i] of lane t of a quad becomes words[t] of lane i, in two exchanges.
-__device__ __forceinline__ void transpose_quad(uint32_t (&words)[4]) {
-#pragma unroll
-  for (int distance = 1; distance <= 2; distance *= 2) {
-    const bool upper = (threadIdx.x & distance) != 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if ((i & distance) != 0) continue;
-      // The lower lane gives the word that belongs above, the upper lane the one that belongs below.
-      const uint32_t given = upper ? words[i] : words[i + distance];
-      const uint32_t taken = __shfl_xor_sync(~0u, given, distance);
-      if (upper)
-        words[i] = taken;
-      else
-        words[i + distance] = taken;
-    }
-  }
-}
 
 // Half a query tile of dQ, and where its rows are.
 struct BackwardDqHalf {
@@ -50,6 +32,13 @@ struct BackwardDqHalf {
 
 constexpr int kDqFragments = BackwardTraits::kDqHalfColumns / 8;  // float4 of a thread, [fragment][128 threads]
 
+__device__ __forceinline__ void load_dq(const BackwardParams& p, const BackwardDqHalf& at, int thread,
+                                        float4 (&values)[kDqFragments]) {
+  const auto* const from = reinterpret_cast<const float4*>(at.in(p)) + thread;
+#pragma unroll
+  for (int i = 0; i < kDqFragments; ++i) values[i] = __ldcs(from + 128 * i);
+}
+
 // Half 0 holds columns 0-95 of nope; half 1 rope, then columns 96-127 of nope. A thread (of the 128 that wrote the
 // half) has rows g and g + 8 of its warp's 16 and 2 columns of every 8; quads exchange so that each thread writes 8
 // columns at once.
@@ -59,26 +48,23 @@ __device__ __forceinline__ void store_dq(const BackwardParams& p, const Backward
   const int row = thread / 32 * 16 + thread % 32 / 4;
 #pragma unroll
   for (int part = 0; part < kDqFragments / 4; ++part) {
-    uint32_t upper[4], lower[4];
+    uint32_t words[2][4];
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       const float4& x = values[4 * part + i];
-      upper[i] = sm90::pack_bf16(x.x * p.scale, x.y * p.scale);
-      lower[i] = sm90::pack_bf16(x.z * p.scale, x.w * p.scale);
+      words[0][i] = sm90::pack_bf16(x.x * p.scale, x.y * p.scale);
+      words[1][i] = sm90::pack_bf16(x.z * p.scale, x.w * p.scale);
     }
-    transpose_quad(upper);
-    transpose_quad(lower);
+    sm90::transpose_quads(words);
     const int column = 32 * part + thread % 4 * 8;
     const bool rope = at.half == 1 && column < Traits::kRope;
     const BackwardRows& to = rope ? p.dq_pe : p.dq_nope;
     const int to_column = at.half == 1 && !rope ? column - Traits::kRope + Traits::kDqHalfColumns : column;
-    const auto store = [&](int r, const uint32_t(&words)[4]) {
-      if (r < at.rows)
-        *reinterpret_cast<uint4*>(to.at(at.batch, at.token + r, at.head) + to_column) =
-            make_uint4(words[0], words[1], words[2], words[3]);
-    };
-    store(row, upper);
-    store(row + 8, lower);
+#pragma unroll
+    for (int r = 0; r < 2; ++r)
+      if (row + 8 * r < at.rows)
+        *reinterpret_cast<uint4*>(to.at(at.batch, at.token + row + 8 * r, at.head) + to_column) =
+            make_uint4(words[r][0], words[r][1], words[r][2], words[r][3]);
   }
 }
 

@@ -6,28 +6,9 @@
 
 #include "ops/cuda/mla_sm90/forward_softmax.cuh"
 #include "ops/cuda/mla_sm90/forward_tiles.cuh"
+#include "sm90/quads.cuh"
 
 namespace lathe::ops::cuda {
-
-// words[r][i] of lane t of a quad -> words[r][t] of lane i; two at a time, so that one's shuffles hide the other's.
-__device__ __forceinline__ void transpose_quads(uint32_t (&words)[2][4]) {
-#pragma unroll
-  for (int distance = 1; distance <= 2; distance *= 2) {
-    const bool upper = (threadIdx.x & distance) != 0;
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if ((i & distance) != 0) continue;
-        // The lower lane gives its upper word for the upper lane's lower one.
-#pragma unroll
-      for (int r = 0; r < 2; ++r) {
-        uint32_t& low = words[r][i];
-        uint32_t& high = words[r][i + distance];
-        const uint32_t other = __shfl_xor_sync(~0u, upper ? low : high, distance);
-        (upper ? low : high) = other;
-      }
-    }
-  }
-}
 
 // `row`: the first of this thread's two rows, g and g + 8, in the sequence. Each quad writes 64 bytes of a row at once;
 // nobody reads them soon, so they leave the cache first.
@@ -62,7 +43,7 @@ __device__ __forceinline__ void store_rows(const ForwardParams& p, const Forward
         const int at = 4 * (4 * part + i) + 2 * r;
         words[r][i] = sm90::pack_bf16(out[at] * inverse[r], out[at + 1] * inverse[r]);
       }
-    transpose_quads(words);
+    sm90::transpose_quads(words);
 #pragma unroll
     for (int r = 0; r < 2; ++r)
       if (exists[r])
