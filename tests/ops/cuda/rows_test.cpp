@@ -65,7 +65,6 @@ TEST(CudaRmsNorm, ForwardAndBackward) {
       given_rstd.fill_normal(4, 0.1, 1);
       dout.fill_normal(5);
       dsum.fill_normal(6);
-      dweight.fill_normal(7);
       std::vector<const Twin*> inputs{&x, &weight};
       std::vector<Output> outputs{{"out", &out, 4 * e, 8 * e}, {"rstd", &rstd, 4 * e, 1e-6}};
       if (c.residual) {
@@ -95,42 +94,23 @@ TEST(CudaRmsNorm, ForwardAndBackward) {
         x.fill_normal(1);
       }
       const double rounding = 2e-6 * (8 + static_cast<double>(c.rows));
-      expect_same_on_gpu({&x, &weight, &given_rstd, &dout, &dsum},
-                         {{"dx", &dx, e, 2e-5}, {"dweight", &dweight, storage(types.gradients), rounding}},
-                         [&](const ops::Context& context, auto&& at) {
-                           ops::rms_norm_backward(context, {.dout = at(dout),
-                                                            .x = at(x),
-                                                            .weight = at(weight),
-                                                            .rstd = at(given_rstd),
-                                                            .dsum = at(dsum),
-                                                            .dx = at(dx),
-                                                            .dweight = at(dweight)});
-                         });
-      // In place: dx over dsum, and over dout.
-      dweight.fill_normal(7);
-      expect_same_on_gpu({&x, &weight, &given_rstd, &dout},
-                         {{"dx", &dsum, e, 2e-5}, {"dweight", &dweight, storage(types.gradients), rounding}},
-                         [&](const ops::Context& context, auto&& at) {
-                           ops::rms_norm_backward(context, {.dout = at(dout),
-                                                            .x = at(x),
-                                                            .weight = at(weight),
-                                                            .rstd = at(given_rstd),
-                                                            .dsum = at(dsum),
-                                                            .dx = at(dsum),
-                                                            .dweight = at(dweight)});
-                         });
-      dweight.fill_normal(7);
-      expect_same_on_gpu({&x, &weight, &given_rstd},
-                         {{"dx", &dout, e, 2e-5}, {"dweight", &dweight, storage(types.gradients), rounding}},
-                         [&](const ops::Context& context, auto&& at) {
-                           ops::rms_norm_backward(context, {.dout = at(dout),
-                                                            .x = at(x),
-                                                            .weight = at(weight),
-                                                            .rstd = at(given_rstd),
-                                                            .dsum = {},
-                                                            .dx = at(dout),
-                                                            .dweight = at(dweight)});
-                         });
+      const auto expect_same_backward = [&](std::vector<const Twin*> given, bool residual_too, Twin& into) {
+        given.insert(given.end(), {&x, &weight, &given_rstd});
+        dweight.fill_normal(7);
+        expect_same_on_gpu(given, {{"dx", &into, e, 2e-5}, {"dweight", &dweight, storage(types.gradients), rounding}},
+                           [&](const ops::Context& context, auto&& at) {
+                             ops::rms_norm_backward(context, {.dout = at(dout),
+                                                              .x = at(x),
+                                                              .weight = at(weight),
+                                                              .rstd = at(given_rstd),
+                                                              .dsum = residual_too ? at(dsum) : TensorView{},
+                                                              .dx = at(into),
+                                                              .dweight = at(dweight)});
+                           });
+      };
+      expect_same_backward({&dout, &dsum}, true, dx);
+      expect_same_backward({&dout}, true, dsum);  // in place
+      expect_same_backward({}, false, dout);
     }
 }
 
