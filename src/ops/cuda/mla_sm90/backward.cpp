@@ -32,9 +32,36 @@ std::int64_t groups_of(const MlaAttentionProblem& problem) {
   return problem.packed ? problem.h : checked_mul(problem.sequences, problem.h);
 }
 
+constexpr std::int64_t kCacheRows = 65536;  // of dQ, 768 bytes each: an H100's second-level cache of 50 MB
+
+// Measured on an H100: all groups while their dQ fits the cache, else sections of half of it; long rows gain more from
+// a second group in flight than they lose to the memory.
+std::int64_t section_groups(std::int64_t queries, std::int64_t groups) {
+  if (queries > 8192) return std::clamp<std::int64_t>(queries <= 16384 ? 4 : 2, 1, groups);
+  if (queries * groups <= kCacheRows) return groups;
+  return std::clamp<std::int64_t>(kCacheRows / 2 / std::max<std::int64_t>(queries, 1), 1, groups);
+}
+
+std::int64_t jobs_of(const MlaAttentionProblem& problem) {
+  return checked_mul(pieces(problem, problem.s_k, Traits::kKeys), problem.h);
+}
+
+// Parts of each job (BackwardSchedule): a part more shortens the longest job, and costs about as much as a query tile.
+int parts_of(const MlaAttentionProblem& problem, std::int64_t multiprocessors) {
+  const std::int64_t groups = groups_of(problem);
+  if (problem.packed || section_groups(problem.s_q, groups) < groups) return 1;
+  const std::int64_t unseen = problem.causal ? std::max<std::int64_t>(problem.s_q - problem.s_k, 0) : 0;
+  const std::int64_t tiles = ceil_div(problem.s_q, Traits::kQueries) - unseen / Traits::kQueries;
+  int parts = 1;
+  while ((parts + 1) * jobs_of(problem) <= multiprocessors && (parts + 1) * (parts + 1) <= tiles) ++parts;
+  return parts;
+}
+constexpr std::int64_t kMostMultiprocessors = 132;  // of a Hopper GPU: the workspace depends on the problem only
+
 // Where each part of the workspace begins, and how long it is in all.
 struct Layout : WorkspaceLayout {
-  std::size_t next_job, job_count, stats, dq, dk_pe, semaphores, tile_rows, jobs, zeros, next_half, groups_done;
+  std::size_t next_job, job_count, stats, dq, dk_pe, semaphores, tile_rows, jobs, zeros, next_half, groups_done,
+      part_sums, parts_done;
 
   explicit Layout(const MlaAttentionProblem& problem) {
     const auto heads = narrow<std::size_t>(problem.h);
@@ -52,6 +79,10 @@ struct Layout : WorkspaceLayout {
     zeros = take(packed, Traits::kKeyPanel);
     next_half = take(1, sizeof(int));
     groups_done = take(narrow<std::size_t>(groups_of(problem)), kGroupDoneStride * sizeof(int));
+    const auto handed_over =
+        narrow<std::size_t>((parts_of(problem, kMostMultiprocessors) - 1) * jobs_of(problem)) * Traits::kConsumers;
+    part_sums = take(handed_over, Traits::kSumsFloats * sizeof(float));
+    parts_done = take(handed_over, sizeof(int));
   }
 
   BackwardWorkspace at(char* base) const {
@@ -67,19 +98,11 @@ struct Layout : WorkspaceLayout {
     workspace.zeros = reinterpret_cast<uint4*>(base + zeros);
     workspace.next_half = reinterpret_cast<int*>(base + next_half);
     workspace.groups_done = reinterpret_cast<int*>(base + groups_done);
+    workspace.part_sums = reinterpret_cast<float4*>(base + part_sums);
+    workspace.parts_done = reinterpret_cast<int*>(base + parts_done);
     return workspace;
   }
 };
-
-constexpr std::int64_t kCacheRows = 65536;  // of dQ, 768 bytes each: an H100's second-level cache of 50 MB
-
-// Measured on an H100: all groups while their dQ fits the cache, else sections of half of it; long rows gain more from
-// a second group in flight than they lose to the memory.
-std::int64_t section_groups(std::int64_t queries, std::int64_t groups) {
-  if (queries > 8192) return std::clamp<std::int64_t>(queries <= 16384 ? 4 : 2, 1, groups);
-  if (queries * groups <= kCacheRows) return groups;
-  return std::clamp<std::int64_t>(kCacheRows / 2 / std::max<std::int64_t>(queries, 1), 1, groups);
-}
 
 // Blocks that convert dQ while the others compute: where there are sections to convert behind the one that is computed,
 // as many as keep pace, if they cost less than the pass over memory that they save. That depends on how long a row of
@@ -135,13 +158,14 @@ BackwardParams params_for(const MlaAttentionProblem& problem, const MlaAttention
     params.cu_seqlens_k = op.cu_seqlens_k.as<std::int32_t>();
   }
   const std::int64_t groups = groups_of(problem);
-  const std::int64_t jobs = pieces(problem, problem.s_k, Traits::kKeys) * problem.h;
   params.schedule.groups = static_cast<int>(groups);
   params.schedule.key_blocks = static_cast<int>(ceil_div(problem.s_k, Traits::kKeys));
   params.schedule.section_groups = static_cast<int>(section_groups(problem.s_q, groups));
   if (params.schedule.section_groups < groups)
     params.converting_blocks = converting_blocks(problem, op.deterministic, multiprocessors);
-  params.blocks = static_cast<int>(std::min<std::int64_t>(jobs, multiprocessors - params.converting_blocks));
+  params.schedule.parts = parts_of(problem, std::min<std::int64_t>(multiprocessors, kMostMultiprocessors));
+  params.blocks = static_cast<int>(
+      std::min<std::int64_t>(jobs_of(problem) * params.schedule.parts, multiprocessors - params.converting_blocks));
   params.schedule.run_blocks = std::max(1, params.blocks / params.schedule.section_groups);
   return params;
 }

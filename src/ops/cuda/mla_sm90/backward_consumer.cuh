@@ -325,11 +325,12 @@ class BackwardConsumer {
   // dV through the staging buffer and dK's nope columns through dS; dK's rope columns as fp32: added to those of the
   // other heads, or kept for a sum in a fixed order. The writers have waited for the zeros before they handed over a
   // turn, and without a turn there is nothing to add.
-  __device__ __forceinline__ void store(const BackwardJob& job) const {
+  __device__ __forceinline__ void store(const BackwardJob& job) {
     const uint32_t dv = shared_.base + Traits::kOffsetStaging + consumer_ * Traits::kConsumerRows;
     const uint32_t dk = shared_.base + Traits::kOffsetDs + consumer_ * Traits::kConsumerRows;
     // The last half of dQ has left the staging buffer: it was the second consumer's, so it is the first one's turn.
     sm90::barrier_wait(barriers_.staging_turn(0), (halves_ & 1) ^ 1);
+    if (p_.schedule.parts > 1 && !add_up_parts(__shfl_sync(~0u, job.parts, 0))) return;
 #pragma unroll
     for (int panel = 0; panel < Traits::kValuePanels; ++panel)
       store_fragments(dv + panel * Traits::kKeyPanel,
@@ -378,6 +379,45 @@ class BackwardConsumer {
           sm90::add_float2(to, values);
       }
     }
+  }
+
+  // A part of a job that is not the first one hands its sums over; the first adds them to its own, in the order of the
+  // parts, and true is returned. All parts are on the device at once, and they hand over without waiting for the first.
+  __device__ __forceinline__ bool add_up_parts(int parts) {
+    const int jobs = p_.schedule.key_blocks * p_.schedule.groups;
+    const int index = static_cast<int>(blockIdx.x);
+    int at = 2 * (index - jobs) + consumer_;
+    const auto sums = [&] { return p_.workspace.part_sums + int64_t{at} * (Traits::kSumsFloats / 4) + thread(); };
+    if (index >= jobs) {
+      float4* const to = sums();
+#pragma unroll
+      for (int i = 0; i < 24; ++i)
+        to[128 * i] = make_float4(dk_[4 * i], dk_[4 * i + 1], dk_[4 * i + 2], dk_[4 * i + 3]);
+#pragma unroll
+      for (int i = 0; i < 16; ++i)
+        to[128 * (24 + i)] = make_float4(dv_[4 * i], dv_[4 * i + 1], dv_[4 * i + 2], dv_[4 * i + 3]);
+      sync();
+      if (leads()) sm90::semaphore_add(p_.workspace.parts_done + at, 1);
+      return false;
+    }
+#pragma unroll 1
+    for (int part = 1; part < parts; ++part) {
+      at += 2 * jobs;
+      if (leads()) sm90::semaphore_wait(p_.workspace.parts_done + at, 1);
+      sync();
+      const float4* const from = sums();
+#pragma unroll
+      for (int i = 0; i < 24; ++i) add(&dk_[4 * i], __ldcg(from + 128 * i));
+#pragma unroll
+      for (int i = 0; i < 16; ++i) add(&dv_[4 * i], __ldcg(from + 128 * (24 + i)));
+    }
+    return true;
+  }
+  static __device__ __forceinline__ void add(float* to, const float4& x) {
+    to[0] += x.x;
+    to[1] += x.y;
+    to[2] += x.z;
+    to[3] += x.w;
   }
 
   // The first `rows` rows of two panels to rows of 128 columns.

@@ -39,10 +39,28 @@ __device__ __forceinline__ BackwardJob job_of_block(int block, int s_q, int s_k,
 __device__ __forceinline__ int first_tile(int diagonal) { return max(diagonal, 0) / BackwardTraits::kQueries; }
 __device__ __forceinline__ int end_tile(int queries) { return query_tiles_of(queries); }
 
+// Cuts out one of at most `parts` parts: its queries as if they were all. Parts are of equal length but for the last;
+// there may be fewer, and this one is none then.
+__device__ __forceinline__ void cut_part(BackwardJob& job, int part, int parts) {
+  const int begin = first_tile(job.diagonal);
+  const int tiles = end_tile(job.queries) - begin;
+  const int length = (tiles + parts - 1) / parts;
+  const int first = begin + part * length;
+  job.parts = (tiles + length - 1) / length;
+  if (part >= job.parts) job.head = -1;
+  const int skipped = first * BackwardTraits::kQueries;
+  job.queries = min(job.queries - skipped, length * BackwardTraits::kQueries);
+  job.query_token += skipped;
+  job.diagonal -= skipped;
+  job.tile += first;
+}
+
 // The job at `index` of `key_blocks` blocks of each group. Only one thread calls it: the divisions take registers.
 template <bool kPacked>
 __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks, int index, BackwardJob& job) {
   const BackwardSchedule& schedule = p.schedule;
+  const auto part = [&] { return static_cast<int>(blockIdx.x) / sm90::recompute(key_blocks * schedule.groups); };
+  if (!kPacked && schedule.parts > 1) index -= part() * key_blocks * schedule.groups;
   const int first_group = index / sm90::recompute(schedule.section_groups * key_blocks) * schedule.section_groups;
   const int width = min(schedule.section_groups, schedule.groups - first_group);
   const int rest = index - first_group * key_blocks;
@@ -59,6 +77,7 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
     job.head = group - job.batch * p.heads;
     job.tile = job.batch * p.sequence_tiles;
     job.key_row = job.batch * p.s_k + job.key_token;
+    if (schedule.parts > 1) cut_part(job, part(), schedule.parts);
   }
 }
 
@@ -80,12 +99,13 @@ __device__ __forceinline__ int end_of_run(const BackwardParams& p, const Backwar
 // Nobody waits for ever. Jobs are taken in the order of the list; in it the runs of a group ascend, and the jobs of one
 // run in all groups of a section follow each other without a gap. Either a run is one block, so that a job waits for
 // earlier jobs of the list only; or these jobs are at most as many as the kernel has computing blocks, which all run (a
-// cooperative launch). Take the first run in the list that is not done. A block does not take a second job of it before
-// its first one is done (KeyAndQueryLoader::run), and what else it holds is of earlier runs, so done soon. So no job of
-// the run is held behind another one of it, and all of them are taken in the end, as there are blocks enough. A job of
-// it at tile t waits for one that has not added to t yet, so that stands at an earlier tile, or at t with fewer
-// additions before it, or (as a block sends the halves of a tile one after the other) at t's other half. Along such a
-// chain (tile, half, additions before) only falls: it ends at a job that waits for nobody.
+// cooperative launch); or jobs are in parts, which all run. Take the first run in the list that is not done. A block
+// does not take a second job of it before its first one is done (KeyAndQueryLoader::run), and what else it holds is of
+// earlier runs, so done soon. So no job of the run is held behind another one of it, and all of them are taken in the
+// end, as there are blocks enough. A job of it at tile t waits for one that has not added to t yet, so that stands at
+// an earlier tile, or at t with fewer additions before it, or (as a block sends the halves of a tile one after the
+// other) at t's other half. Along such a chain (tile, half, additions before) only falls: it ends at a job that waits
+// for nobody.
 __device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
   const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;
   // Blocks after this one whose keys are seen in this tile.

@@ -59,11 +59,10 @@ class KeyAndQueryLoader {
       BackwardJob& job = shared_.jobs[at.slot()];
       sm90::barrier_wait(shared_.barriers.job_empty(at.slot()), at.parity() ^ 1);
       const int key_blocks = kPacked ? *p_.workspace.job_count : p_.schedule.key_blocks;
-      const bool done = index >= sm90::recompute(key_blocks) * p_.schedule.groups;
-      if (done)
-        job.head = -1;
-      else
+      job.head = -1;
+      if (index < sm90::recompute(key_blocks) * p_.schedule.groups * p_.schedule.parts)
         make_job<kPacked>(p_, key_blocks, index, job);
+      const bool done = job.head < 0;
       sm90::barrier_arrive(shared_.barriers.job_full(at.slot()));
       if (done) break;
 #pragma unroll 1

@@ -23,6 +23,7 @@ struct alignas(16) BackwardJob {
   // run, and blocks after it in its run.
   int blocks_before_run = 0, blocks_after = 0;
   int block = 0;  // its number among the key blocks of a group, in the order of the list
+  int parts = 1;  // that the keys' job was cut into, of which this is one: see BackwardSchedule
 };
 static_assert(sizeof(BackwardJob) == BackwardTraits::kJobBytes);
 
@@ -33,6 +34,9 @@ struct BackwardSchedule {
   int groups = 0;
   int section_groups = 0;
   int run_blocks = 1;  // key blocks of a run: see BackwardJob
+  // Where there are multiprocessors for it, jobs are cut into parts by their queries: index part * jobs + job, each a
+  // block's only one. The first parts add up what the others hand over.
+  int parts = 1;
 };
 
 // bf16 rows of a tensor, strides in elements.
@@ -75,6 +79,9 @@ struct BackwardWorkspace {
   BackwardJob* jobs = nullptr;            // of head 0, longest first
   int* job_count = nullptr;
   uint4* zeros = nullptr;  // kKeys rows of a panel
+  // Jobs in parts, of each but the first parts, [part - 1][job].
+  float4* part_sums = nullptr;  // [consumer][40][128 threads], dK and dV, dK not yet scaled
+  int* parts_done = nullptr;    // [consumer]
   // Where the main kernel converts dQ.
   int* next_half = nullptr;    // of dQ, to convert
   int* groups_done = nullptr;  // [group][kGroupDoneStride], the first of each: jobs whose dQ has arrived, by halves

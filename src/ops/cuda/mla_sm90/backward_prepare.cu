@@ -197,6 +197,10 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = static_cast<int>(threadIdx.x); i < p.schedule.groups; i += kThreads)
       p.workspace.groups_done[i * kGroupDoneStride] = 0;
   }
+  if (p.schedule.parts > 1 && block == 0)
+    for (int i = static_cast<int>(threadIdx.x); i < 2 * (p.blocks - p.schedule.key_blocks * p.schedule.groups);
+         i += kThreads)
+      p.workspace.parts_done[i] = 0;
   if (!p.deterministic) zero_dk_pe(p);
   if (block < list_blocks) {
     if (block == 0) {

@@ -32,9 +32,11 @@ struct BackwardTraits {
   static constexpr int kDqHalfColumns = kQk / 2;
   static constexpr int kDqHalfFloats = kQueries * kDqHalfColumns;
   static constexpr int kDqHalfBytes = 4 * kDqHalfFloats;
+  // dK and dV of one consumer, that a part of a job hands over.
+  static constexpr int kSumsFloats = 64 * (kQk + kValue);
   static constexpr int kStatsFloats = 2 * kQueries;  // lse, delta of a query tile
   static constexpr int kStatsBytes = 4 * kStatsFloats;
-  static constexpr int kJobBytes = 48;
+  static constexpr int kJobBytes = 64;
 
   // K's panels lie as nope 0-63, rope, nope 64-127. So each half of dQ is one product over three panels: columns 0-95
   // of nope begin at the first panel, the next panel 2 panels on; rope and columns 96-127 of nope begin at the second
