@@ -32,29 +32,31 @@ std::int64_t groups_of(const MlaAttentionProblem& problem) {
   return problem.packed ? problem.h : checked_mul(problem.sequences, problem.h);
 }
 
-constexpr std::int64_t kCacheRows = 65536;  // of dQ, 768 bytes each: an H100's second-level cache of 50 MB
-
-// Measured on an H100: all groups while their dQ fits the cache, else sections of half of it; long rows gain more from
-// a second group in flight than they lose to the memory.
+// Measured on an H100: sections whose dQ (768 bytes a row) takes half of its second-level cache of 50 MB; long rows
+// gain more from a second group in flight than they lose to the memory. Equal ones, as the last section's jobs end the
+// call.
 std::int64_t section_groups(std::int64_t queries, std::int64_t groups) {
-  if (queries > 8192) return std::clamp<std::int64_t>(queries <= 16384 ? 4 : 2, 1, groups);
-  if (queries * groups <= kCacheRows) return groups;
-  return std::clamp<std::int64_t>(kCacheRows / 2 / std::max<std::int64_t>(queries, 1), 1, groups);
+  constexpr std::int64_t kRows = 32768;
+  std::int64_t most = kRows / std::max<std::int64_t>(queries, 1);
+  if (queries > 8192) most = queries <= 16384 ? 4 : 2;
+  const std::int64_t sections = ceil_div(groups, std::max<std::int64_t>(most, 1));
+  return ceil_div(groups, sections);
 }
 
 std::int64_t jobs_of(const MlaAttentionProblem& problem) {
   return checked_mul(pieces(problem, problem.s_k, Traits::kKeys), problem.h);
 }
 
-// Parts of each job (BackwardSchedule): a part more shortens the longest job, and costs about as much as a query tile.
+// Parts of each job (BackwardSchedule): as many as there are multiprocessors for, the longest job's of 8 query tiles
+// and more. Measured on an H100: handing sums over costs as much as 3 to 5 query tiles.
 int parts_of(const MlaAttentionProblem& problem, std::int64_t multiprocessors) {
+  constexpr std::int64_t kFewestTiles = 8;
   const std::int64_t groups = groups_of(problem);
   if (problem.packed || section_groups(problem.s_q, groups) < groups) return 1;
   const std::int64_t unseen = problem.causal ? std::max<std::int64_t>(problem.s_q - problem.s_k, 0) : 0;
   const std::int64_t tiles = ceil_div(problem.s_q, Traits::kQueries) - unseen / Traits::kQueries;
-  int parts = 1;
-  while ((parts + 1) * jobs_of(problem) <= multiprocessors && (parts + 1) * (parts + 1) <= tiles) ++parts;
-  return parts;
+  return static_cast<int>(
+      std::max<std::int64_t>(std::min(multiprocessors / jobs_of(problem), tiles / kFewestTiles), 1));
 }
 constexpr std::int64_t kMostMultiprocessors = 132;  // of a Hopper GPU: the workspace depends on the problem only
 
