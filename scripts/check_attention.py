@@ -176,7 +176,8 @@ def run_sanitized(checks, passes):
     device = checks.options.device
     problems = (
         Problem(h=2, b=2, s_q=130, s_k=130),
-        Problem(h=1, b=1, s_q=256, s_k=256, causal=False),  # the backward cuts its job into parts
+        Problem(h=1, b=1, s_q=256, s_k=256, causal=False),
+        Problem(h=1, b=1, s_q=1030, s_k=130, causal=False),  # the fast backward cuts its jobs into parts
         Problem(h=1, b=2, s_q=65, s_k=200, layout="transposed"),
         Problem(h=1, b=1, s_q=200, s_k=63),
         Problem(h=2, q_lengths=(65, 1, 0, 130), k_lengths=(65, 77, 64, 130)),

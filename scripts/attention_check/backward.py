@@ -157,8 +157,8 @@ def problems(quick):
     if not quick:
         yield Problem(h=128, b=1, s_q=200, s_k=200, seed=5)
         yield Problem(h=8, b=1, s_q=4097, s_k=4097, seed=6)
-        # Few jobs, cut into up to 2, 4 and 5 parts.
-        for h, s in ((16, 512), (2, 2000), (1, 2000)):
+        # Few jobs, which the fast mode cuts into up to 2, 4 and 4 parts.
+        for h, s in ((4, 1000), (2, 2000), (1, 4097)):
             yield Problem(h=h, b=1, s_q=s, s_k=s, seed=h)
         # More jobs than the device has multiprocessors.
         yield Problem(h=16, q_lengths=(1500, 1, 640, 0, 300), k_lengths=(1500, 70, 640, 30, 900), seed=7)

@@ -16,7 +16,6 @@ def repeat_problems(quick):
     return [
         Problem(h=16, s_q=2048, s_k=2048),
         Problem(h=16, causal=False, s_q=1000, s_k=1000),
-        Problem(h=16, s_q=512, s_k=512),  # the backward cuts its jobs into parts
         Problem(h=3, q_lengths=(1000, 1, 65, 129, 300), k_lengths=(1000, 70, 65, 300, 129)),
         Problem(h=64, b=5, s_q=333, s_k=333),  # the backward works on it in sections
     ]

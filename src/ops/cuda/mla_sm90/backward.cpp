@@ -32,15 +32,19 @@ std::int64_t groups_of(const MlaAttentionProblem& problem) {
   return problem.packed ? problem.h : checked_mul(problem.sequences, problem.h);
 }
 
-// Measured on an H100: sections whose dQ (768 bytes a row) takes half of its second-level cache of 50 MB; long rows
-// gain more from a second group in flight than they lose to the memory. Equal ones, as the last section's jobs end the
-// call.
+constexpr std::int64_t kCacheRows = 65536;  // of dQ, 768 bytes each: an H100's second-level cache of 50 MB
+
+// Measured on an H100: sections of half of the cache; long rows gain more from a second group in flight than they lose
+// to the memory. The last section's long jobs end the call: if it has too few others beside them, all groups, while
+// they fit the cache.
 std::int64_t section_groups(std::int64_t queries, std::int64_t groups) {
-  constexpr std::int64_t kRows = 32768;
-  std::int64_t most = kRows / std::max<std::int64_t>(queries, 1);
+  std::int64_t most = kCacheRows / 2 / std::max<std::int64_t>(queries, 1);
   if (queries > 8192) most = queries <= 16384 ? 4 : 2;
   const std::int64_t sections = ceil_div(groups, std::max<std::int64_t>(most, 1));
-  return ceil_div(groups, sections);
+  const std::int64_t section = ceil_div(groups, sections);
+  const std::int64_t last = groups - (sections - 1) * section;
+  if (queries * groups <= kCacheRows && queries * last * 10 < kCacheRows * 3) return groups;
+  return section;
 }
 
 std::int64_t jobs_of(const MlaAttentionProblem& problem) {
@@ -132,6 +136,31 @@ BackwardStats stats_of(const TensorView& tensor) {
   return {tensor.as<float>(), packed ? 0 : tensor.strides[0], tensor.strides[packed ? 0 : 1]};
 }
 
+// Which blocks work on what, in which order.
+void schedule(const MlaAttentionProblem& problem, int multiprocessors, BackwardParams& params) {
+  const std::int64_t groups = groups_of(problem);
+  BackwardSchedule& to = params.schedule;
+  to.groups = static_cast<int>(groups);
+  to.key_blocks = static_cast<int>(ceil_div(problem.s_k, Traits::kKeys));
+  // In a fixed order a part would wait for the end of another one.
+  if (!params.deterministic)
+    to.parts = parts_of(problem, std::min<std::int64_t>(multiprocessors, kMostMultiprocessors));
+  const auto in_sections_of = [&](std::int64_t section) {
+    to.section_groups = static_cast<int>(section);
+    params.converting_blocks = section < groups ? converting_blocks(problem, params.deterministic, multiprocessors) : 0;
+    params.blocks = static_cast<int>(
+        std::min<std::int64_t>(jobs_of(problem) * to.parts, multiprocessors - params.converting_blocks));
+    to.run_blocks = std::max(1, params.blocks / to.section_groups);
+  };
+  in_sections_of(section_groups(problem.s_q, groups));
+  // In a fixed order a short last run leaves blocks waiting. Measured on an H100: while all of dQ fits the cache, runs
+  // over all groups are quicker if they are long enough.
+  constexpr std::int64_t kLongRun = 6;
+  if (params.deterministic && to.key_blocks % to.run_blocks != 0 && problem.s_q * groups <= kCacheRows &&
+      multiprocessors / groups >= kLongRun)
+    in_sections_of(groups);
+}
+
 BackwardParams params_for(const MlaAttentionProblem& problem, const MlaAttentionBackward& op, int multiprocessors) {
   BackwardParams params;
   params.out = rows_of(op.out);
@@ -159,16 +188,7 @@ BackwardParams params_for(const MlaAttentionProblem& problem, const MlaAttention
     params.cu_seqlens_q = op.cu_seqlens_q.as<std::int32_t>();
     params.cu_seqlens_k = op.cu_seqlens_k.as<std::int32_t>();
   }
-  const std::int64_t groups = groups_of(problem);
-  params.schedule.groups = static_cast<int>(groups);
-  params.schedule.key_blocks = static_cast<int>(ceil_div(problem.s_k, Traits::kKeys));
-  params.schedule.section_groups = static_cast<int>(section_groups(problem.s_q, groups));
-  if (params.schedule.section_groups < groups)
-    params.converting_blocks = converting_blocks(problem, op.deterministic, multiprocessors);
-  params.schedule.parts = parts_of(problem, std::min<std::int64_t>(multiprocessors, kMostMultiprocessors));
-  params.blocks = static_cast<int>(
-      std::min<std::int64_t>(jobs_of(problem) * params.schedule.parts, multiprocessors - params.converting_blocks));
-  params.schedule.run_blocks = std::max(1, params.blocks / params.schedule.section_groups);
+  schedule(problem, multiprocessors, params);
   return params;
 }
 

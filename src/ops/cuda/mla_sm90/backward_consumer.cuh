@@ -330,7 +330,8 @@ class BackwardConsumer {
     const uint32_t dk = shared_.base + Traits::kOffsetDs + consumer_ * Traits::kConsumerRows;
     // The last half of dQ has left the staging buffer: it was the second consumer's, so it is the first one's turn.
     sm90::barrier_wait(barriers_.staging_turn(0), (halves_ & 1) ^ 1);
-    if (p_.schedule.parts > 1 && !add_up_parts(__shfl_sync(~0u, job.parts, 0))) return;
+    if constexpr (!kDeterministic)
+      if (p_.schedule.parts > 1 && !add_up_parts(__shfl_sync(~0u, job.parts, 0))) return;
 #pragma unroll
     for (int panel = 0; panel < Traits::kValuePanels; ++panel)
       store_fragments(dv + panel * Traits::kKeyPanel,

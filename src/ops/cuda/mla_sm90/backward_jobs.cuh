@@ -99,13 +99,13 @@ __device__ __forceinline__ int end_of_run(const BackwardParams& p, const Backwar
 // Nobody waits for ever. Jobs are taken in the order of the list; in it the runs of a group ascend, and the jobs of one
 // run in all groups of a section follow each other without a gap. Either a run is one block, so that a job waits for
 // earlier jobs of the list only; or these jobs are at most as many as the kernel has computing blocks, which all run (a
-// cooperative launch); or jobs are in parts, which all run. Take the first run in the list that is not done. A block
-// does not take a second job of it before its first one is done (KeyAndQueryLoader::run), and what else it holds is of
-// earlier runs, so done soon. So no job of the run is held behind another one of it, and all of them are taken in the
-// end, as there are blocks enough. A job of it at tile t waits for one that has not added to t yet, so that stands at
-// an earlier tile, or at t with fewer additions before it, or (as a block sends the halves of a tile one after the
-// other) at t's other half. Along such a chain (tile, half, additions before) only falls: it ends at a job that waits
-// for nobody.
+// cooperative launch). Jobs in parts, of which all run, wait for first additions only. Take the first run in the list
+// that is not done. A block does not take a second job of it before its first one is done (KeyAndQueryLoader::run), and
+// what else it holds is of earlier runs, so done soon. So no job of the run is held behind another one of it, and all
+// of them are taken in the end, as there are blocks enough. A job of it at tile t waits for one that has not added to t
+// yet, so that stands at an earlier tile, or at t with fewer additions before it, or (as a block sends the halves of a
+// tile one after the other) at t's other half. Along such a chain (tile, half, additions before) only falls: it ends at
+// a job that waits for nobody.
 __device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
   const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;
   // Blocks after this one whose keys are seen in this tile.
