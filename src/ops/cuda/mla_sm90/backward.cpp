@@ -34,17 +34,19 @@ std::int64_t groups_of(const MlaAttentionProblem& problem) {
 
 constexpr std::int64_t kCacheRows = 65536;  // of dQ, 768 bytes each: an H100's second-level cache of 50 MB
 
-// Measured on an H100: sections of half of the cache; long rows gain more from a second group in flight than they lose
-// to the memory. The last section's long jobs end the call: if it has too few others beside them, all groups, while
-// they fit the cache.
-std::int64_t section_groups(std::int64_t queries, std::int64_t groups) {
+// Measured on an H100: sections of half of the cache, and of fewer groups if there are many, so that dQ is still there
+// when it is converted (a fixed order has its longest runs with 8); long rows gain more from a second group in flight
+// than they lose to the memory. The last section's long jobs end the call: if it has too few others beside them, all
+// groups, while they fit the cache.
+std::int64_t section_groups(std::int64_t queries, std::int64_t groups, bool deterministic) {
+  const bool fit = queries * groups <= kCacheRows;
   std::int64_t most = kCacheRows / 2 / std::max<std::int64_t>(queries, 1);
+  if (!fit) most = std::min<std::int64_t>(most, deterministic && queries > 512 ? 8 : 16);
   if (queries > 8192) most = queries <= 16384 ? 4 : 2;
   const std::int64_t sections = ceil_div(groups, std::max<std::int64_t>(most, 1));
   const std::int64_t section = ceil_div(groups, sections);
   const std::int64_t last = groups - (sections - 1) * section;
-  if (queries * groups <= kCacheRows && queries * last * 10 < kCacheRows * 3) return groups;
-  return section;
+  return fit && queries * last * 10 < kCacheRows * 3 ? groups : section;
 }
 
 std::int64_t jobs_of(const MlaAttentionProblem& problem) {
@@ -56,7 +58,7 @@ std::int64_t jobs_of(const MlaAttentionProblem& problem) {
 int parts_of(const MlaAttentionProblem& problem, std::int64_t multiprocessors) {
   constexpr std::int64_t kFewestTiles = 8;
   const std::int64_t groups = groups_of(problem);
-  if (problem.packed || section_groups(problem.s_q, groups) < groups) return 1;
+  if (problem.packed || section_groups(problem.s_q, groups, false) < groups) return 1;
   const std::int64_t unseen = problem.causal ? std::max<std::int64_t>(problem.s_q - problem.s_k, 0) : 0;
   const std::int64_t tiles = ceil_div(problem.s_q, Traits::kQueries) - unseen / Traits::kQueries;
   return static_cast<int>(
@@ -118,7 +120,7 @@ int converting_blocks(const MlaAttentionProblem& problem, bool deterministic, in
   constexpr std::int64_t kBlockKeys = 7 * 2048, kMostKeys = 8192, kFewest = 3;
   const std::int64_t keys = problem.packed ? ceil_div(problem.s_k, problem.sequences) : problem.s_k;
   const std::int64_t as_causal = problem.causal ? keys : 2 * keys;
-  const std::int64_t most = std::min(deterministic ? 4 : 10, multiprocessors - 1);
+  const std::int64_t most = std::min(!deterministic ? 10 : keys <= 512 ? 6 : 4, multiprocessors - 1);
   if (as_causal > kMostKeys || most < kFewest) return 0;
   return static_cast<int>(std::clamp(ceil_div(kBlockKeys, as_causal), kFewest, most));
 }
@@ -152,7 +154,7 @@ void schedule(const MlaAttentionProblem& problem, int multiprocessors, BackwardP
         std::min<std::int64_t>(jobs_of(problem) * to.parts, multiprocessors - params.converting_blocks));
     to.run_blocks = std::max(1, params.blocks / to.section_groups);
   };
-  in_sections_of(section_groups(problem.s_q, groups));
+  in_sections_of(section_groups(problem.s_q, groups, params.deterministic));
   // In a fixed order a short last run leaves blocks waiting. Measured on an H100: while all of dQ fits the cache, runs
   // over all groups are quicker if they are long enough.
   constexpr std::int64_t kLongRun = 6;
