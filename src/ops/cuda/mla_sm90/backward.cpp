@@ -8,6 +8,7 @@
 #include "device/cuda_check.h"
 #include "ops/cuda/device_facts.h"
 #include "ops/cuda/mla_sm90/backward_launch.h"
+#include "ops/cuda/mla_sm90/backward_plan.h"
 #include "ops/cuda/mla_sm90/call_workspace.h"
 #include "ops/cuda/mla_sm90/tensor_map.h"
 
@@ -18,53 +19,12 @@ using Traits = BackwardTraits;
 
 constexpr std::string_view kName = "mla_attention_backward";
 
-// Pieces of the sequences of one head: of packed ones, as many numbers as they may have (first_piece).
-std::int64_t pieces(const MlaAttentionProblem& problem, std::int64_t tokens, int size) {
-  if (problem.packed) return tokens / size + problem.sequences;
-  return checked_mul(problem.sequences, ceil_div(tokens, size));
+std::int64_t query_tiles(const MlaAttentionProblem& problem) {
+  return backward_pieces(problem, problem.s_q, Traits::kQueries);
 }
-std::int64_t query_tiles(const MlaAttentionProblem& problem) { return pieces(problem, problem.s_q, Traits::kQueries); }
 std::int64_t key_rows(const MlaAttentionProblem& problem) {
   return problem.packed ? problem.s_k : checked_mul(problem.sequences, problem.s_k);
 }
-
-std::int64_t groups_of(const MlaAttentionProblem& problem) {
-  return problem.packed ? problem.h : checked_mul(problem.sequences, problem.h);
-}
-
-constexpr std::int64_t kCacheRows = 65536;  // of dQ, 768 bytes each: an H100's second-level cache of 50 MB
-
-// Measured on an H100: sections of half of the cache, and of fewer groups if there are many, so that dQ is still there
-// when it is converted (a fixed order has its longest runs with 8); long rows gain more from a second group in flight
-// than they lose to the memory. The last section's long jobs end the call: if it has too few others beside them, all
-// groups, while they fit the cache.
-std::int64_t section_groups(std::int64_t queries, std::int64_t groups, bool deterministic) {
-  const bool fit = queries * groups <= kCacheRows;
-  std::int64_t most = kCacheRows / 2 / std::max<std::int64_t>(queries, 1);
-  if (!fit) most = std::min<std::int64_t>(most, deterministic && queries > 512 ? 8 : 16);
-  if (queries > 8192) most = queries <= 16384 ? 4 : 2;
-  const std::int64_t sections = ceil_div(groups, std::max<std::int64_t>(most, 1));
-  const std::int64_t section = ceil_div(groups, sections);
-  const std::int64_t last = groups - (sections - 1) * section;
-  return fit && queries * last * 10 < kCacheRows * 3 ? groups : section;
-}
-
-std::int64_t jobs_of(const MlaAttentionProblem& problem) {
-  return checked_mul(pieces(problem, problem.s_k, Traits::kKeys), problem.h);
-}
-
-// Parts of each job (BackwardSchedule): as many as there are multiprocessors for, the longest job's of 8 query tiles
-// and more. Measured on an H100: handing sums over costs as much as 3 to 5 query tiles.
-int parts_of(const MlaAttentionProblem& problem, std::int64_t multiprocessors) {
-  constexpr std::int64_t kFewestTiles = 8;
-  const std::int64_t groups = groups_of(problem);
-  if (problem.packed || section_groups(problem.s_q, groups, false) < groups) return 1;
-  const std::int64_t unseen = problem.causal ? std::max<std::int64_t>(problem.s_q - problem.s_k, 0) : 0;
-  const std::int64_t tiles = ceil_div(problem.s_q, Traits::kQueries) - unseen / Traits::kQueries;
-  return static_cast<int>(
-      std::max<std::int64_t>(std::min(multiprocessors / jobs_of(problem), tiles / kFewestTiles), 1));
-}
-constexpr std::int64_t kMostMultiprocessors = 132;  // of a Hopper GPU: the workspace depends on the problem only
 
 // Where each part of the workspace begins, and how long it is in all.
 struct Layout : WorkspaceLayout {
@@ -83,12 +43,12 @@ struct Layout : WorkspaceLayout {
     dk_pe = take(rows, Traits::kRope * sizeof(float));
     semaphores = take(tiles, 2 * sizeof(int));
     tile_rows = take(packed * narrow<std::size_t>(query_tiles(problem)), sizeof(BackwardTileRows));
-    jobs = take(packed * narrow<std::size_t>(pieces(problem, problem.s_k, Traits::kKeys)), sizeof(BackwardJob));
+    jobs =
+        take(packed * narrow<std::size_t>(backward_pieces(problem, problem.s_k, Traits::kKeys)), sizeof(BackwardJob));
     zeros = take(packed, Traits::kKeyPanel);
     next_half = take(1, sizeof(int));
-    groups_done = take(narrow<std::size_t>(groups_of(problem)), kGroupDoneStride * sizeof(int));
-    const auto handed_over =
-        narrow<std::size_t>((parts_of(problem, kMostMultiprocessors) - 1) * jobs_of(problem)) * Traits::kConsumers;
+    groups_done = take(narrow<std::size_t>(backward_groups(problem)), kGroupDoneStride * sizeof(int));
+    const auto handed_over = narrow<std::size_t>(backward_parts_handed_over(problem)) * Traits::kConsumers;
     part_sums = take(handed_over, Traits::kSumsFloats * sizeof(float));
     parts_done = take(handed_over, sizeof(int));
   }
@@ -112,19 +72,6 @@ struct Layout : WorkspaceLayout {
   }
 };
 
-// Blocks that convert dQ while the others compute: where there are sections to convert behind the one that is computed,
-// as many as keep pace, if they cost less than the pass over memory that they save. That depends on how long a row of
-// dQ takes to compute, so on its keys. More of them cut runs of key blocks shorter, which additions in a fixed order
-// pay for. Measured on an H100.
-int converting_blocks(const MlaAttentionProblem& problem, bool deterministic, int multiprocessors) {
-  constexpr std::int64_t kBlockKeys = 7 * 2048, kMostKeys = 8192, kFewest = 3;
-  const std::int64_t keys = problem.packed ? ceil_div(problem.s_k, problem.sequences) : problem.s_k;
-  const std::int64_t as_causal = problem.causal ? keys : 2 * keys;
-  const std::int64_t most = std::min(!deterministic ? 10 : keys <= 512 ? 6 : 4, multiprocessors - 1);
-  if (as_causal > kMostKeys || most < kFewest) return 0;
-  return static_cast<int>(std::clamp(ceil_div(kBlockKeys, as_causal), kFewest, most));
-}
-
 BackwardRows rows_of(const TensorView& tensor) {
   const bool packed = tensor.rank == 3;
   const std::size_t token = packed ? 0 : 1;
@@ -136,31 +83,6 @@ BackwardStats stats_of(const TensorView& tensor) {
   if (!tensor) return {};
   const bool packed = tensor.rank == 2;
   return {tensor.as<float>(), packed ? 0 : tensor.strides[0], tensor.strides[packed ? 0 : 1]};
-}
-
-// Which blocks work on what, in which order.
-void schedule(const MlaAttentionProblem& problem, int multiprocessors, BackwardParams& params) {
-  const std::int64_t groups = groups_of(problem);
-  BackwardSchedule& to = params.schedule;
-  to.groups = static_cast<int>(groups);
-  to.key_blocks = static_cast<int>(ceil_div(problem.s_k, Traits::kKeys));
-  // In a fixed order a part would wait for the end of another one.
-  if (!params.deterministic)
-    to.parts = parts_of(problem, std::min<std::int64_t>(multiprocessors, kMostMultiprocessors));
-  const auto in_sections_of = [&](std::int64_t section) {
-    to.section_groups = static_cast<int>(section);
-    params.converting_blocks = section < groups ? converting_blocks(problem, params.deterministic, multiprocessors) : 0;
-    params.blocks = static_cast<int>(
-        std::min<std::int64_t>(jobs_of(problem) * to.parts, multiprocessors - params.converting_blocks));
-    to.run_blocks = std::max(1, params.blocks / to.section_groups);
-  };
-  in_sections_of(section_groups(problem.s_q, groups, params.deterministic));
-  // In a fixed order a short last run leaves blocks waiting. Measured on an H100: while all of dQ fits the cache, runs
-  // over all groups are quicker if they are long enough.
-  constexpr std::int64_t kLongRun = 6;
-  if (params.deterministic && to.key_blocks % to.run_blocks != 0 && problem.s_q * groups <= kCacheRows &&
-      multiprocessors / groups >= kLongRun)
-    in_sections_of(groups);
 }
 
 BackwardParams params_for(const MlaAttentionProblem& problem, const MlaAttentionBackward& op, int multiprocessors) {
@@ -190,7 +112,10 @@ BackwardParams params_for(const MlaAttentionProblem& problem, const MlaAttention
     params.cu_seqlens_q = op.cu_seqlens_q.as<std::int32_t>();
     params.cu_seqlens_k = op.cu_seqlens_k.as<std::int32_t>();
   }
-  schedule(problem, multiprocessors, params);
+  const BackwardPlan plan = plan_backward(problem, multiprocessors);
+  params.schedule = plan.schedule;
+  params.blocks = plan.blocks;
+  params.converting_blocks = plan.converting_blocks;
   return params;
 }
 
@@ -214,8 +139,8 @@ void check_layout(const MlaAttentionProblem& problem, const MlaAttentionBackward
     return count <= kMost / std::max<std::int64_t>(times, 1);
   };
   check(fits(key_rows(problem), Traits::kRope / 4) && fits(problem.s_q, 1) &&
-            fits(query_tiles(problem), 2 * problem.h) && fits(pieces(problem, problem.s_k, Traits::kKeys), problem.h) &&
-            fits(groups_of(problem), kGroupDoneStride),
+            fits(query_tiles(problem), 2 * problem.h) && fits(backward_jobs(problem), 1) &&
+            fits(backward_groups(problem), kGroupDoneStride),
         "{}: {} sequences of {} queries and {} keys and {} heads are too many to count in 32 bits", kName,
         problem.sequences, problem.s_q, problem.s_k, problem.h);
 }
