@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # Everything that attention needs from a GPU machine, with liblathe.so built elsewhere (-DLATHE_PORTABLE=ON).
 #
-#   scripts/gpu_attention.sh [check] [sanitize] [bench]        all three without arguments, in that order
+#   scripts/gpu_attention.sh [check] [torch] [sanitize] [bench]        all without arguments, in that order
 #
 #   check      correctness against fp64                    -> attention_PASSES_check.json
+#   torch      the operator under torch: check_torch_operator.py
 #   sanitize   compute-sanitizer's memcheck, racecheck and synccheck on tiny sizes
 #   bench      Lathe and its peers, and the host's cost    -> attention_PASSES.json, host_cost.json
 #
 # Environment: BUILD (build-portable: holds liblathe.so), OUT_DIR (bench/results), COMMIT (for the files), PASSES
 # (forward; a list with commas), PYTHON (python3, with torch; the peers on PYTHONPATH), RACECHECK_LIBRARY (a liblathe.so
-# of -DCMAKE_CUDA_FLAGS=-DLATHE_RACECHECK, which racecheck needs), and the seconds that each part
-# may take: CHECK_SECONDS (240), SANITIZE_SECONDS (90, each tool), BENCH_SECONDS (480). CHECK_ARGS and BENCH_ARGS are
-# handed on.
+# of -DCMAKE_CUDA_FLAGS=-DLATHE_RACECHECK, which racecheck needs), and the seconds that each part may take:
+# CHECK_SECONDS (240), TORCH_SECONDS (60), SANITIZE_SECONDS (90, each tool), BENCH_SECONDS (480). CHECK_ARGS and
+# BENCH_ARGS are handed on.
 # Each part logs to OUT_DIR/NAME.log and is stopped at its limit; the exit code is 1 if any failed.
 set -uo pipefail
 cd "$(dirname "$0")/.."
@@ -32,6 +33,8 @@ check() {
   part check "${CHECK_SECONDS:-240}" "$PYTHON" scripts/check_attention.py --passes "$PASSES" --commit "$COMMIT" \
     --budget-seconds "${CHECK_SECONDS:-240}" --out "$OUT_DIR/attention_${PASSES//,/_}_check.json" ${CHECK_ARGS:-}
 }
+
+torch() { part torch "${TORCH_SECONDS:-60}" "$PYTHON" scripts/check_torch_operator.py --device cuda; }
 
 sanitize() {
   local sanitizer tool library seconds=${SANITIZE_SECONDS:-90}
@@ -64,12 +67,12 @@ bench() {
     --budget-seconds "${BENCH_SECONDS:-480}" --out "$OUT_DIR/attention_${PASSES//,/_}.json" ${BENCH_ARGS:-}
 }
 
-[ $# -gt 0 ] || set -- check sanitize bench
+[ $# -gt 0 ] || set -- check torch sanitize bench
 for name in "$@"; do
   case $name in
-    check | sanitize | bench) "$name" ;;
+    check | torch | sanitize | bench) "$name" ;;
     *)
-      echo "gpu_attention.sh: unknown part $name, allowed are check, sanitize and bench" >&2
+      echo "gpu_attention.sh: unknown part $name, allowed are check, torch, sanitize and bench" >&2
       exit 2
       ;;
   esac
