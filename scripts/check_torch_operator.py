@@ -6,6 +6,7 @@
 In fp64 on a CPU, in bf16 on a GPU. How exact the kernels are is check_attention.py's business.
 """
 
+import argparse
 import pathlib
 import sys
 import unittest
@@ -20,8 +21,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "python"))
 
 import lathe  # noqa: E402
+from attention_check.problem import LATENT, NOPE, ROPE, SCALE, VALUE  # noqa: E402
+from attention_check.reference import attention  # noqa: E402
 
-NOPE, ROPE, VALUE, SCALE = 128, 64, 128, 192**-0.5
 DEVICE = "cpu"
 
 
@@ -30,10 +32,10 @@ def dtype():
 
 
 def projections(*tokens_q, s_k=None, heads=3, seed=0):
-    """As a model has them: q [.., h, 192], k_nope and v in one [.., h, 256], k_pe behind 512 columns of another."""
+    """As a model has them: q [.., h, 192], k_nope and v in one [.., h, 256], k_pe behind the latent of another."""
     generator = torch.Generator().manual_seed(seed)
     tokens_k = (*tokens_q[:-1], s_k or tokens_q[-1])
-    sizes = (*tokens_q, heads, NOPE + ROPE), (*tokens_k, heads, NOPE + VALUE), (*tokens_k, 512 + ROPE)
+    sizes = (*tokens_q, heads, NOPE + ROPE), (*tokens_k, heads, NOPE + VALUE), (*tokens_k, LATENT + ROPE)
     return [torch.randn(size, dtype=torch.float64, generator=generator).to(DEVICE, dtype()).requires_grad_()
             for size in sizes]
 
@@ -41,7 +43,7 @@ def projections(*tokens_q, s_k=None, heads=3, seed=0):
 def split(q, kv, compressed):
     q_nope, q_pe = q.split([NOPE, ROPE], -1)
     k_nope, v = kv.split([NOPE, VALUE], -1)
-    return q_nope, q_pe, k_nope, compressed[..., None, 512:], v
+    return q_nope, q_pe, k_nope, compressed[..., None, LATENT:], v
 
 
 def attend(q, kv, compressed, **options):
@@ -50,14 +52,10 @@ def attend(q, kv, compressed, **options):
 
 def formula(q, kv, compressed, causal=True):
     """(o, lse) of dense inputs in fp64."""
-    q_nope, q_pe, k_nope, k_pe, v = (x.double() for x in split(q, kv, compressed))
-    scores = torch.einsum("bihd,bjhd->bhij", q_nope, k_nope) + torch.einsum("bihd,bjd->bhij", q_pe, k_pe[:, :, 0])
-    scores = SCALE * scores
-    if causal:
-        rows, columns = (torch.arange(size, device=scores.device) for size in scores.shape[-2:])
-        hidden = columns > rows[:, None] + len(columns) - len(rows)
-        scores = scores.masked_fill(hidden, -torch.inf)
-    return torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v), scores.logsumexp(-1)
+    q_nope, q_pe, k_nope, k_pe, v = (x.double().transpose(1, 2) for x in split(q, kv, compressed))
+    k = torch.cat([k_nope, k_pe.expand(-1, k_nope.shape[1], -1, -1)], -1)
+    o, lse = attention(torch.cat([q_nope, q_pe], -1), k, v, causal, True)
+    return o.transpose(1, 2), lse
 
 
 def gradients(function, inputs, *seeds):
@@ -186,22 +184,15 @@ class TorchOperator(unittest.TestCase):
 
     def test_determinism_follows_torch_s_switch(self):
         inputs = projections(1, 30)
-        asked = []
-
-        class Listener(TorchDispatchMode):
-            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-                if function.overloadpacket.__name__ == "mla_attention_forward":
-                    asked.append(args[-1] if isinstance(args[-1], bool) else None)
-                return function(*args, **(kwargs or {}))
-
         for switch, option, expected in ((True, None, True), (False, None, False), (True, False, False)):
             torch.use_deterministic_algorithms(switch)
             try:
-                with Listener():
-                    attend(*inputs, deterministic=option)
+                o = attend(*inputs, deterministic=option)
             finally:
                 torch.use_deterministic_algorithms(False)
-            self.assertEqual(asked.pop(), expected)
+            with watch("mla_backward") as call:
+                o.sum().backward()
+            self.assertEqual(call.call_args.kwargs["deterministic"], expected)
 
     def test_second_derivatives_are_refused(self):
         inputs = projections(1, 8)
@@ -223,10 +214,9 @@ class TorchOperator(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if "--device" in arguments:
-        at = arguments.index("--device")
-        DEVICE = arguments[at + 1]
-        del arguments[at:at + 2]
+    parser = argparse.ArgumentParser(add_help=False)  # unittest has a help of its own
+    parser.add_argument("--device", choices=("cpu", "cuda"), default=DEVICE)
+    options, arguments = parser.parse_known_args()
+    DEVICE = options.device
     torch.manual_seed(1)
     unittest.main(argv=[sys.argv[0], *arguments])
