@@ -385,9 +385,9 @@ class BackwardConsumer {
   // A part of a job that is not the first one hands its sums over; the first adds them to its own, in the order of the
   // parts, and true is returned. All parts are on the device at once, and they hand over without waiting for the first.
   __device__ __forceinline__ bool add_up_parts(int parts) {
-    const int jobs = p_.schedule.key_blocks * p_.schedule.groups;
+    const int jobs = p_.schedule.jobs();
     const int index = static_cast<int>(blockIdx.x);
-    int at = 2 * (index - jobs) + consumer_;
+    int at = Traits::kConsumers * (index - jobs) + consumer_;
     const auto sums = [&] { return p_.workspace.part_sums + int64_t{at} * (Traits::kSumsFloats / 4) + thread(); };
     if (index >= jobs) {
       float4* const to = sums();
@@ -403,7 +403,7 @@ class BackwardConsumer {
     }
 #pragma unroll 1
     for (int part = 1; part < parts; ++part) {
-      at += 2 * jobs;
+      at += Traits::kConsumers * jobs;
       if (leads()) sm90::semaphore_wait(p_.workspace.parts_done + at, 1);
       sync();
       const float4* const from = sums();

@@ -34,9 +34,11 @@ struct BackwardSchedule {
   int groups = 0;
   int section_groups = 0;
   int run_blocks = 1;  // key blocks of a run: see BackwardJob
-  // Where there are multiprocessors for it, jobs are cut into parts by their queries: index part * jobs + job, each a
+  // Where there are multiprocessors for it, jobs are cut into parts by their queries: index part * jobs() + job, each a
   // block's only one. The first parts add up what the others hand over.
   int parts = 1;
+
+  __device__ __forceinline__ int jobs() const { return key_blocks * groups; }  // not of packed sequences
 };
 
 // bf16 rows of a tensor, strides in elements.

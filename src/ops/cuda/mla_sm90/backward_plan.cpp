@@ -12,6 +12,10 @@ using Traits = BackwardTraits;
 constexpr std::int64_t kMostMultiprocessors = 132;  // of a Hopper GPU
 constexpr std::int64_t kCacheRows = 65536;          // of dQ, 768 bytes each: an H100's second-level cache of 50 MB
 
+bool fits_cache(const MlaAttentionProblem& problem) {
+  return checked_mul(problem.s_q, backward_groups(problem)) <= kCacheRows;
+}
+
 // The rules below were measured on an H100 (docs/performance.md).
 
 // Sections of half of the cache, and of fewer groups if there are many, so that dQ is still there when it is converted
@@ -20,7 +24,7 @@ constexpr std::int64_t kCacheRows = 65536;          // of dQ, 768 bytes each: an
 // the cache.
 std::int64_t section_groups(const MlaAttentionProblem& problem) {
   const std::int64_t groups = backward_groups(problem), queries = std::max<std::int64_t>(problem.s_q, 1);
-  const bool fit = checked_mul(queries, groups) <= kCacheRows;
+  const bool fit = fits_cache(problem);
   std::int64_t most = kCacheRows / 2 / queries;
   if (!fit) most = std::min<std::int64_t>(most, problem.deterministic && queries > 512 ? 8 : 16);
   if (queries > 8192) most = queries <= 16384 ? 4 : 2;
@@ -32,9 +36,9 @@ std::int64_t section_groups(const MlaAttentionProblem& problem) {
 
 // Parts of each job: as many as there are multiprocessors for, the longest job's of 8 query tiles and more. Handing
 // sums over costs as much as 3 to 5 query tiles. In a fixed order a part would wait for the end of another one.
-std::int64_t parts_of(const MlaAttentionProblem& problem, std::int64_t multiprocessors) {
+std::int64_t parts_of(const MlaAttentionProblem& problem, std::int64_t section, std::int64_t multiprocessors) {
   constexpr std::int64_t kFewestTiles = 8;
-  if (problem.packed || problem.deterministic || section_groups(problem) < backward_groups(problem)) return 1;
+  if (problem.packed || problem.deterministic || section < backward_groups(problem)) return 1;
   const std::int64_t unseen = problem.causal ? std::max<std::int64_t>(problem.s_q - problem.s_k, 0) : 0;
   const std::int64_t tiles = ceil_div(problem.s_q, Traits::kQueries) - unseen / Traits::kQueries;
   const std::int64_t most = std::min(multiprocessors, kMostMultiprocessors) / backward_jobs(problem);
@@ -58,7 +62,7 @@ std::int64_t converting_blocks(const MlaAttentionProblem& problem, std::int64_t 
 BackwardPlan plan_with_sections(const MlaAttentionProblem& problem, std::int64_t section,
                                 std::int64_t multiprocessors) {
   const std::int64_t groups = backward_groups(problem);
-  const std::int64_t parts = parts_of(problem, multiprocessors);
+  const std::int64_t parts = parts_of(problem, section, multiprocessors);
   const std::int64_t converting = section < groups ? converting_blocks(problem, multiprocessors) : 0;
   const std::int64_t blocks = std::min(backward_jobs(problem) * parts, multiprocessors - converting);
   BackwardPlan plan;
@@ -90,7 +94,7 @@ std::int64_t backward_jobs(const MlaAttentionProblem& problem) {
 std::int64_t backward_parts_handed_over(const MlaAttentionProblem& problem) {
   MlaAttentionProblem fast = problem;
   fast.deterministic = false;
-  return (parts_of(fast, kMostMultiprocessors) - 1) * backward_jobs(problem);
+  return (parts_of(fast, section_groups(fast), kMostMultiprocessors) - 1) * backward_jobs(problem);
 }
 
 BackwardPlan plan_backward(const MlaAttentionProblem& problem, int multiprocessors) {
@@ -100,7 +104,7 @@ BackwardPlan plan_backward(const MlaAttentionProblem& problem, int multiprocesso
   // quicker if they are long enough.
   constexpr std::int64_t kLongRun = 6;
   const bool short_run = plan.schedule.key_blocks % plan.schedule.run_blocks != 0;
-  if (problem.deterministic && short_run && problem.s_q * groups <= kCacheRows && multiprocessors / groups >= kLongRun)
+  if (problem.deterministic && short_run && fits_cache(problem) && multiprocessors / groups >= kLongRun)
     return plan_with_sections(problem, groups, multiprocessors);
   return plan;
 }

@@ -198,8 +198,7 @@ __global__ void __launch_bounds__(kThreads)
       p.workspace.groups_done[i * kGroupDoneStride] = 0;
   }
   if (p.schedule.parts > 1 && block == 0)
-    for (int i = static_cast<int>(threadIdx.x); i < 2 * (p.blocks - p.schedule.key_blocks * p.schedule.groups);
-         i += kThreads)
+    for (int i = static_cast<int>(threadIdx.x); i < Traits::kConsumers * (p.blocks - p.schedule.jobs()); i += kThreads)
       p.workspace.parts_done[i] = 0;
   if (!p.deterministic) zero_dk_pe(p);
   if (block < list_blocks) {
