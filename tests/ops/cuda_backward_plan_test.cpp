@@ -73,8 +73,13 @@ TEST(BackwardPlan, AllBlocksFitAndNobodyWaitsForEver) {
         ASSERT_EQ(plan.blocks, jobs * schedule.parts);
         ASSERT_FALSE(problem.packed || problem.deterministic);
         ASSERT_EQ(plan.converting_blocks, 0);
+        ASSERT_LE(schedule.parts * jobs, backward_parts_handed_over(problem));
+        ASSERT_GE(schedule.part_tiles, 2);
+        ASSERT_LT((schedule.parts - 1) * schedule.part_tiles * BackwardTraits::kQueries, problem.s_q);
+        if (!problem.causal) {
+          ASSERT_GE(schedule.parts * schedule.part_tiles * BackwardTraits::kQueries, problem.s_q);
+        }
       }
-      ASSERT_LE((schedule.parts - 1) * jobs, backward_parts_handed_over(problem));
     }
 }
 
@@ -93,13 +98,13 @@ TEST(BackwardPlan, MeasuredShapes) {
     bool deterministic;
     int section_groups, converting_blocks, run_blocks, parts;
   } cases[] = {
-      {1, 512, 16, false, 16, 0, 4, 1},   {1, 2048, 16, false, 16, 0, 8, 1},  {1, 2048, 16, true, 16, 0, 8, 1},
+      {1, 512, 16, false, 16, 0, 8, 2},   {1, 2048, 16, false, 16, 0, 8, 1},  {1, 2048, 16, true, 16, 0, 8, 1},
       {1, 4096, 16, false, 8, 4, 16, 1},  {1, 4096, 16, true, 8, 4, 16, 1},   {1, 3072, 16, true, 16, 0, 8, 1},
       {1, 8192, 16, false, 4, 3, 32, 1},  {1, 16384, 16, false, 4, 0, 33, 1}, {1, 32768, 16, false, 2, 0, 66, 1},
       {8, 2048, 16, false, 16, 7, 7, 1},  {8, 2048, 16, true, 8, 4, 16, 1},   {4, 4096, 16, false, 8, 4, 16, 1},
       {32, 512, 16, false, 16, 10, 7, 1}, {32, 512, 16, true, 16, 6, 7, 1},   {16, 1024, 16, true, 8, 4, 16, 1},
       {2, 2048, 16, false, 16, 7, 7, 1},  {1, 8192, 5, false, 5, 0, 26, 1},   {1, 2048, 2, false, 2, 0, 64, 4},
-      {1, 1024, 4, false, 4, 0, 16, 2},   {1, 2048, 2, true, 2, 0, 16, 1},    {1, 4096, 2, false, 2, 0, 64, 2},
+      {1, 1024, 4, false, 4, 0, 32, 4},   {1, 2048, 2, true, 2, 0, 16, 1},    {1, 4096, 2, false, 2, 0, 64, 2},
   };
   for (const auto& expected : cases) {
     const MlaAttentionProblem problem =

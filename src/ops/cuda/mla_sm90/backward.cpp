@@ -49,7 +49,7 @@ struct Layout : WorkspaceLayout {
     next_half = take(1, sizeof(int));
     groups_done = take(narrow<std::size_t>(backward_groups(problem)), kGroupDoneStride * sizeof(int));
     const auto handed_over = narrow<std::size_t>(backward_parts_handed_over(problem)) * Traits::kConsumers;
-    part_sums = take(handed_over, Traits::kSumsFloats * sizeof(float));
+    part_sums = take(handed_over, 2 * Traits::kSumFloats * sizeof(float));
     parts_done = take(handed_over, sizeof(int));
   }
 
@@ -113,6 +113,7 @@ BackwardParams params_for(const MlaAttentionProblem& problem, const MlaAttention
     params.cu_seqlens_k = op.cu_seqlens_k.as<std::int32_t>();
   }
   const BackwardPlan plan = plan_backward(problem, multiprocessors);
+  params.multiprocessors = multiprocessors;
   params.schedule = plan.schedule;
   params.blocks = plan.blocks;
   params.converting_blocks = plan.converting_blocks;
@@ -172,6 +173,7 @@ void prepare_device(const DeviceFacts& device) {
   thread_local int prepared = -1;
   if (prepared == device.device) return;
   check_cuda(prepare_backward_kernels(), "cudaFuncSetAttribute");
+  check_cuda(prepare_convert_kernel(), "cudaFuncSetAttribute");
   prepared = device.device;
 }
 

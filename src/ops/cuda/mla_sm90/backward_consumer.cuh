@@ -328,22 +328,27 @@ class BackwardConsumer {
   __device__ __forceinline__ void store(const BackwardJob& job) {
     const uint32_t dv = shared_.base + Traits::kOffsetStaging + consumer_ * Traits::kConsumerRows;
     const uint32_t dk = shared_.base + Traits::kOffsetDs + consumer_ * Traits::kConsumerRows;
+    Sums own;
+    if constexpr (!kDeterministic)
+      if (p_.schedule.parts > 1) own = exchange_sums(__shfl_sync(~0u, job.parts, 0));
     // The last half of dQ has left the staging buffer: it was the second consumer's, so it is the first one's turn.
     sm90::barrier_wait(barriers_.staging_turn(0), (halves_ & 1) ^ 1);
-    if constexpr (!kDeterministic)
-      if (p_.schedule.parts > 1 && !add_up_parts(__shfl_sync(~0u, job.parts, 0))) return;
+    if (own.dv) {
 #pragma unroll
-    for (int panel = 0; panel < Traits::kValuePanels; ++panel)
-      store_fragments(dv + panel * Traits::kKeyPanel,
-                      [&](int i) { return sm90::pack_bf16(dv_[32 * panel + 2 * i], dv_[32 * panel + 2 * i + 1]); });
+      for (int panel = 0; panel < Traits::kValuePanels; ++panel)
+        store_fragments(dv + panel * Traits::kKeyPanel,
+                        [&](int i) { return sm90::pack_bf16(dv_[32 * panel + 2 * i], dv_[32 * panel + 2 * i + 1]); });
+    }
     // Both consumers are done with both stages of dS.
     sm90::barrier_wait(barriers_.ds_empty((step_ - 1) & 1), ((step_ - 1) >> 1) & 1);
     sm90::barrier_wait(barriers_.ds_empty((step_ - 2) & 1), ((step_ - 2) >> 1) & 1);
+    if (own.dk_nope) {
 #pragma unroll
-    for (int panel = 0; panel < Traits::kNopePanels; ++panel)
-      store_fragments(dk + panel * Traits::kDsBytes, [&](int i) {
-        return sm90::pack_bf16(dk_[32 * panel + 2 * i] * p_.scale, dk_[32 * panel + 2 * i + 1] * p_.scale);
-      });
+      for (int panel = 0; panel < Traits::kNopePanels; ++panel)
+        store_fragments(dk + panel * Traits::kDsBytes, [&](int i) {
+          return sm90::pack_bf16(dk_[32 * panel + 2 * i] * p_.scale, dk_[32 * panel + 2 * i + 1] * p_.scale);
+        });
+    }
     sm90::proxy_fence();
     sync();
     const int first = consumer_ * 64;
@@ -354,15 +359,15 @@ class BackwardConsumer {
 #pragma unroll
         for (int panel = 0; panel < 2; ++panel) {
           const sm90::TileCoordinate to{job.head, token, panel, job.batch};
-          sm90::tma_store(&maps_.dv, dv + panel * Traits::kKeyPanel, to);
-          sm90::tma_store(&maps_.dk_nope, dk + panel * Traits::kDsBytes, to);
+          if (own.dv) sm90::tma_store(&maps_.dv, dv + panel * Traits::kKeyPanel, to);
+          if (own.dk_nope) sm90::tma_store(&maps_.dk_nope, dk + panel * Traits::kDsBytes, to);
         }
         sm90::bulk_commit();
       }
     } else {
       // What lies behind the last key may be another sequence's.
-      copy_rows(dv, Traits::kKeyPanel, rows, p_.dv, job.batch, token, job.head);
-      copy_rows(dk, Traits::kDsBytes, rows, p_.dk_nope, job.batch, token, job.head);
+      if (own.dv) copy_rows(dv, Traits::kKeyPanel, rows, p_.dv, job.batch, token, job.head);
+      if (own.dk_nope) copy_rows(dk, Traits::kDsBytes, rows, p_.dk_nope, job.batch, token, job.head);
     }
     const int64_t key_row = (kDeterministic ? static_cast<int64_t>(job.head) * p_.key_rows : 0) + job.key_row;
     float* const dk_pe = p_.workspace.dk_pe + (key_row + first + first_row()) * Traits::kRope + 2 * (lane() % 4);
@@ -382,43 +387,58 @@ class BackwardConsumer {
     }
   }
 
-  // A part of a job that is not the first one hands its sums over; the first adds them to its own, in the order of the
-  // parts, and true is returned. All parts are on the device at once, and they hand over without waiting for the first.
-  __device__ __forceinline__ bool add_up_parts(int parts) {
-    const int jobs = p_.schedule.jobs();
-    const int index = static_cast<int>(blockIdx.x);
-    int at = Traits::kConsumers * (index - jobs) + consumer_;
-    const auto sums = [&] { return p_.workspace.part_sums + int64_t{at} * (Traits::kSumsFloats / 4) + thread(); };
-    if (index >= jobs) {
-      float4* const to = sums();
-#pragma unroll
-      for (int i = 0; i < 24; ++i)
-        to[128 * i] = make_float4(dk_[4 * i], dk_[4 * i + 1], dk_[4 * i + 2], dk_[4 * i + 3]);
-#pragma unroll
-      for (int i = 0; i < 16; ++i)
-        to[128 * (24 + i)] = make_float4(dv_[4 * i], dv_[4 * i + 1], dv_[4 * i + 2], dv_[4 * i + 3]);
-      sync();
-      if (leads()) sm90::semaphore_add(p_.workspace.parts_done + at, 1);
-      return false;
-    }
+  // Which of a job's sums a part of it stores.
+  struct Sums {
+    bool dv = true, dk_nope = true;
+  };
+
+  // The first part of a job adds up dV and the second dK's nope columns, each its own and then the others' in order;
+  // what it does not add up a part hands over. All parts are on the device at once, and they hand over before they
+  // wait. The counters were 0 before the first lse came.
+  __device__ __forceinline__ Sums exchange_sums(int parts) {
+    if (parts == 1) return {};
+    const int index = static_cast<int>(blockIdx.x), jobs = p_.schedule.jobs();
+    const Sums own{index < jobs, index >= jobs && index < 2 * jobs};
+    if (!own.dv) hand_over(dv_, sums_of(index, 0));
+    if (!own.dk_nope) hand_over(dk_, sums_of(index, 1));
+    sync();
+    if (leads()) sm90::semaphore_add(parts_done(index), 1);
+    if (!own.dv && !own.dk_nope) return own;
+    int other = own.dv ? index : index - jobs;
 #pragma unroll 1
-    for (int part = 1; part < parts; ++part) {
-      at += Traits::kConsumers * jobs;
-      if (leads()) sm90::semaphore_wait(p_.workspace.parts_done + at, 1);
+    for (int part = 0; part < parts; ++part, other += jobs) {
+      if (other == index) continue;
+      if (leads()) sm90::semaphore_wait(parts_done(other), 1);
       sync();
-      const float4* const from = sums();
-#pragma unroll
-      for (int i = 0; i < 24; ++i) add(&dk_[4 * i], __ldcg(from + 128 * i));
-#pragma unroll
-      for (int i = 0; i < 16; ++i) add(&dv_[4 * i], __ldcg(from + 128 * (24 + i)));
+      if (own.dv)
+        add(dv_, sums_of(other, 0));
+      else
+        add(dk_, sums_of(other, 1));
     }
-    return true;
+    return own;
   }
-  static __device__ __forceinline__ void add(float* to, const float4& x) {
-    to[0] += x.x;
-    to[1] += x.y;
-    to[2] += x.z;
-    to[3] += x.w;
+  __device__ __forceinline__ int* parts_done(int block) const {
+    return p_.workspace.parts_done + Traits::kConsumers * block + consumer_;
+  }
+  // This thread's of dV (0) or dK's nope columns (1).
+  __device__ __forceinline__ float4* sums_of(int block, int which) const {
+    const int64_t at = 2 * (Traits::kConsumers * block + consumer_) + which;
+    return p_.workspace.part_sums + at * (Traits::kSumFloats / 4) + thread();
+  }
+  static __device__ __forceinline__ void hand_over(const float* sums, float4* to) {
+#pragma unroll
+    for (int i = 0; i < Traits::kSumFloats / 512; ++i)
+      to[128 * i] = make_float4(sums[4 * i], sums[4 * i + 1], sums[4 * i + 2], sums[4 * i + 3]);
+  }
+  static __device__ __forceinline__ void add(float* sums, const float4* from) {
+#pragma unroll
+    for (int i = 0; i < Traits::kSumFloats / 512; ++i) {
+      const float4 x = __ldcg(from + 128 * i);
+      sums[4 * i] += x.x;
+      sums[4 * i + 1] += x.y;
+      sums[4 * i + 2] += x.z;
+      sums[4 * i + 3] += x.w;
+    }
   }
 
   // The first `rows` rows of two panels to rows of 128 columns.

@@ -64,7 +64,22 @@ __global__ void __launch_bounds__(kThreads) zero_rows(BackwardRows to, int batch
     reinterpret_cast<uint4*>(to.at(batch, token, static_cast<int>(row % heads)))[chunk] = make_uint4(0, 0, 0, 0);
 }
 
+// Shared memory that a block asks for only to have room: with it a multiprocessor holds no more than its share of the
+// blocks. They begin before the main kernel has ended, and crowded where it ends first.
+constexpr int kMostSpreadingBytes = 226 * 1024;  // a block's limit less what is reserved for each
+int spreading_bytes(int blocks, int multiprocessors) {
+  constexpr int kReserved = 1024;
+  constexpr int kRegisterLimit = 8;  // blocks of a multiprocessor that its registers are enough for
+  const int share = (blocks + multiprocessors - 1) / multiprocessors;
+  return share < kRegisterLimit ? (kMostSpreadingBytes + kReserved) / share - kReserved : 0;
+}
+
 }  // namespace
+
+cudaError_t prepare_convert_kernel() {
+  return cudaFuncSetAttribute(reinterpret_cast<const void*>(convert_backward),
+                              cudaFuncAttributeMaxDynamicSharedMemorySize, kMostSpreadingBytes);
+}
 
 cudaError_t launch_convert_backward(const BackwardParams& params, cudaStream_t stream) {
   const int64_t sum_threads = static_cast<int64_t>(params.key_rows) * Traits::kRope / 4;
@@ -72,10 +87,11 @@ cudaError_t launch_convert_backward(const BackwardParams& params, cudaStream_t s
   cudaLaunchAttribute overlap{};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
+  const int blocks = sum_blocks + (params.converting_blocks > 0 ? 0 : params.tiles * params.heads * 2);
   cudaLaunchConfig_t config{};
-  config.gridDim =
-      dim3(static_cast<unsigned>(sum_blocks + (params.converting_blocks > 0 ? 0 : params.tiles * params.heads * 2)));
+  config.gridDim = dim3(static_cast<unsigned>(blocks));
   config.blockDim = dim3(kThreads);
+  config.dynamicSmemBytes = static_cast<std::size_t>(spreading_bytes(blocks, params.multiprocessors));
   config.stream = stream;
   config.attrs = &overlap;
   config.numAttrs = 1;

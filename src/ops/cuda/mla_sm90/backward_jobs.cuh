@@ -39,17 +39,15 @@ __device__ __forceinline__ BackwardJob job_of_block(int block, int s_q, int s_k,
 __device__ __forceinline__ int first_tile(int diagonal) { return max(diagonal, 0) / BackwardTraits::kQueries; }
 __device__ __forceinline__ int end_tile(int queries) { return query_tiles_of(queries); }
 
-// Cuts out one of at most `parts` parts: its queries as if they were all. Parts are of equal length but for the last;
-// there may be fewer, and this one is none then.
-__device__ __forceinline__ void cut_part(BackwardJob& job, int part, int parts) {
+// Cuts out one of the parts of `tiles` query tiles: its queries as if they were all. A shorter job has fewer parts, and
+// this one may be none of them.
+__device__ __forceinline__ void cut_part(BackwardJob& job, int part, int tiles) {
   const int begin = first_tile(job.diagonal);
-  const int tiles = end_tile(job.queries) - begin;
-  const int length = (tiles + parts - 1) / parts;
-  const int first = begin + part * length;
-  job.parts = (tiles + length - 1) / length;
+  const int first = begin + part * tiles;
+  job.parts = (end_tile(job.queries) - begin + tiles - 1) / tiles;
   if (part >= job.parts) job.head = -1;
   const int skipped = first * BackwardTraits::kQueries;
-  job.queries = min(job.queries - skipped, length * BackwardTraits::kQueries);
+  job.queries = min(job.queries - skipped, tiles * BackwardTraits::kQueries);
   job.query_token += skipped;
   job.diagonal -= skipped;
   job.tile += first;
@@ -72,12 +70,12 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
     for (int i = 0; i < BackwardTraits::kJobBytes / 16; ++i) reinterpret_cast<uint4*>(&job)[i] = from[i];
     job.head = group;
   } else {
-    job = job_of_block(block, p.s_q, p.s_k, p.causal, schedule.run_blocks);
+    job = job_of_block(block, p.s_q, sm90::recompute(p.s_k), p.causal, schedule.run_blocks);
     job.batch = group / sm90::recompute(p.heads);
     job.head = group - job.batch * p.heads;
     job.tile = job.batch * p.sequence_tiles;
     job.key_row = job.batch * p.s_k + job.key_token;
-    if (schedule.parts > 1) cut_part(job, part(), schedule.parts);
+    if (schedule.parts > 1) cut_part(job, part(), schedule.part_tiles);
   }
 }
 
@@ -92,20 +90,20 @@ __device__ __forceinline__ int end_of_run(const BackwardParams& p, const Backwar
   return first_group * key_blocks + (job.block + job.blocks_after + 1) * width;
 }
 
-// How many key blocks add to dQ of this query tile before this job does, where the order is fixed; in any case the
-// first one stores. Runs of key blocks ascend, and inside of a run blocks DEscend: all jobs of a run walk side by side,
-// each from its own diagonal on, and the last one comes to a tile first.
+// How many key blocks add to dQ of this query tile before this job does, where the order is fixed. In any case the
+// first one stores, except that jobs in parts add to zeros. Runs of key blocks ascend, and inside of a run blocks
+// DEscend: all jobs of a run walk side by side, each from its own diagonal on, and the last one comes to a tile first.
 //
 // Nobody waits for ever. Jobs are taken in the order of the list; in it the runs of a group ascend, and the jobs of one
 // run in all groups of a section follow each other without a gap. Either a run is one block, so that a job waits for
 // earlier jobs of the list only; or these jobs are at most as many as the kernel has computing blocks, which all run (a
-// cooperative launch). Jobs in parts, of which all run, wait for first additions only. Take the first run in the list
-// that is not done. A block does not take a second job of it before its first one is done (KeyAndQueryLoader::run), and
-// what else it holds is of earlier runs, so done soon. So no job of the run is held behind another one of it, and all
-// of them are taken in the end, as there are blocks enough. A job of it at tile t waits for one that has not added to t
-// yet, so that stands at an earlier tile, or at t with fewer additions before it, or (as a block sends the halves of a
-// tile one after the other) at t's other half. Along such a chain (tile, half, additions before) only falls: it ends at
-// a job that waits for nobody.
+// cooperative launch). Jobs in parts wait for no addition. Take the first run in the list that is not done. A block
+// does not take a second job of it before its first one is done (KeyAndQueryLoader::run), and what else it holds is of
+// earlier runs, so done soon. So no job of the run is held behind another one of it, and all of them are taken in the
+// end, as there are blocks enough. A job of it at tile t waits for one that has not added to t yet, so that stands at
+// an earlier tile, or at t with fewer additions before it, or (as a block sends the halves of a tile one after the
+// other) at t's other half. Along such a chain (tile, half, additions before) only falls: it ends at a job that waits
+// for nobody.
 __device__ __forceinline__ int additions_before(const BackwardJob& job, int tile) {
   const int last_query = tile * BackwardTraits::kQueries + BackwardTraits::kQueries - 1;
   // Blocks after this one whose keys are seen in this tile.

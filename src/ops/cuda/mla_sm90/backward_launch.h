@@ -9,6 +9,7 @@ namespace lathe::ops::cuda {
 
 // Sets what the kernels need on the current device: once a device, before the first launch.
 cudaError_t prepare_backward_kernels();
+cudaError_t prepare_convert_kernel();
 
 // In this order. The main kernel and the conversion begin while the kernel before them ends, so nothing else may come
 // between them.

@@ -219,9 +219,9 @@ class OutputGradientAndValueLoader {
 };
 
 // Sends one consumer's halves of dQ from the staging buffer to the workspace. The first of additions_before stores, so
-// that nothing need be zero before; the others add as they come, once it has, or (deterministic) in that order.
-// Converting blocks hear of each job when all of it has arrived. The wait for that is at once: the first turn of the
-// next job is two steps and the stores of this one away.
+// that only jobs in parts need zeros before; the others add as they come, once it has, or (deterministic) in that
+// order. Converting blocks hear of each job when all of it has arrived. The wait for that is at once: the first turn of
+// the next job is two steps and the stores of this one away.
 template <bool kDeterministic>
 __device__ __forceinline__ void write_dq(const BackwardParams& p, const BackwardShared& shared, int consumer) {
   using Traits = BackwardTraits;
@@ -237,7 +237,8 @@ __device__ __forceinline__ void write_dq(const BackwardParams& p, const Backward
     for (int tile = first_tile(job.diagonal); tile < end_tile(job.queries); ++tile) {
       const int64_t half = (static_cast<int64_t>(job.head) * p.tiles + job.tile + tile) * 2 + consumer;
       int* const semaphore = p.workspace.semaphores + half;
-      const int before = additions_before(job, tile);
+      int before = additions_before(job, tile);
+      if (!kDeterministic && p.schedule.parts > 1) ++before;  // the zeros
       sm90::semaphore_wait(semaphore, kDeterministic ? before : min(before, 1));
       sm90::proxy_fence_global();
       sm90::barrier_wait(barriers.staging_full(consumer), parity);

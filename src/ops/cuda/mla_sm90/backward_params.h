@@ -35,8 +35,9 @@ struct BackwardSchedule {
   int section_groups = 0;
   int run_blocks = 1;  // key blocks of a run: see BackwardJob
   // Where there are multiprocessors for it, jobs are cut into parts by their queries: index part * jobs() + job, each a
-  // block's only one. The first parts add up what the others hand over.
+  // block's only one.
   int parts = 1;
+  int part_tiles = 0;  // query tiles of a part
 
   __device__ __forceinline__ int jobs() const { return key_blocks * groups; }  // not of packed sequences
 };
@@ -75,14 +76,16 @@ struct BackwardWorkspace {
   float* dq = nullptr;      // [head][tile][half][12][128 threads][4], not yet scaled
   // [head][key][64] in a fixed order of sums; else [key][64], to which all heads add.
   float* dk_pe = nullptr;
-  int* semaphores = nullptr;  // [head][tile][half]: additions made (not in a fixed order: only the first is counted)
+  // [head][tile][half]: additions made (not in a fixed order: only the first is counted). Where jobs are in parts, dq
+  // begins as zeros, which are the first.
+  int* semaphores = nullptr;
   // Packed sequences.
   BackwardTileRows* tile_rows = nullptr;  // [tile]
   BackwardJob* jobs = nullptr;            // of head 0, longest first
   int* job_count = nullptr;
   uint4* zeros = nullptr;  // kKeys rows of a panel
-  // Jobs in parts, of each but the first parts, [part - 1][job].
-  float4* part_sums = nullptr;  // [consumer][40][128 threads], dK and dV, dK not yet scaled
+  // Jobs in parts, of each part.
+  float4* part_sums = nullptr;  // [consumer][dV, dK's nope columns][16][128 threads], not yet scaled
   int* parts_done = nullptr;    // [consumer]
   // Where the main kernel converts dQ.
   int* next_half = nullptr;    // of dQ, to convert
@@ -102,6 +105,7 @@ struct BackwardParams {
   bool deterministic = false;
   float scale = 0;  // of the scores
   float scale_log2e = 0;
+  int multiprocessors = 0;
   int blocks = 0;  // of the main kernel that compute
   // Blocks of the main kernel behind them that convert dQ; the conversion kernel does it if there are none.
   int converting_blocks = 0;

@@ -34,15 +34,22 @@ std::int64_t section_groups(const MlaAttentionProblem& problem) {
   return fit && queries * last * 10 < kCacheRows * 3 ? groups : section;
 }
 
-// Parts of each job: as many as there are multiprocessors for, the longest job's of 8 query tiles and more. Handing
-// sums over costs as much as 3 to 5 query tiles. In a fixed order a part would wait for the end of another one.
-std::int64_t parts_of(const MlaAttentionProblem& problem, std::int64_t section, std::int64_t multiprocessors) {
-  constexpr std::int64_t kFewestTiles = 8;
-  if (problem.packed || problem.deterministic || section < backward_groups(problem)) return 1;
+// Query tiles of the longest job.
+std::int64_t most_tiles(const MlaAttentionProblem& problem) {
   const std::int64_t unseen = problem.causal ? std::max<std::int64_t>(problem.s_q - problem.s_k, 0) : 0;
-  const std::int64_t tiles = ceil_div(problem.s_q, Traits::kQueries) - unseen / Traits::kQueries;
-  const std::int64_t most = std::min(multiprocessors, kMostMultiprocessors) / backward_jobs(problem);
-  return std::max<std::int64_t>(std::min(most, tiles / kFewestTiles), 1);
+  return ceil_div(problem.s_q, Traits::kQueries) - unseen / Traits::kQueries;
+}
+
+// Parts of the longest job: as many as there are multiprocessors for, of two query tiles and more, while one more saves
+// more than it costs to add up what it hands over, a third of a tile's time. In a fixed order a part would wait for the
+// end of another one.
+std::int64_t parts_of(const MlaAttentionProblem& problem, std::int64_t section, std::int64_t multiprocessors) {
+  if (problem.packed || problem.deterministic || section < backward_groups(problem)) return 1;
+  const std::int64_t tiles = most_tiles(problem);
+  std::int64_t parts = std::min(multiprocessors, kMostMultiprocessors) / backward_jobs(problem);
+  parts = std::min(parts, tiles / 2);
+  while (parts * parts > 3 * tiles) --parts;
+  return parts > 1 ? ceil_div(tiles, ceil_div(tiles, parts)) : 1;
 }
 
 // Blocks that convert dQ while the others compute: where there are sections to convert behind the one that is computed,
@@ -73,6 +80,7 @@ BackwardPlan plan_with_sections(const MlaAttentionProblem& problem, std::int64_t
   plan.schedule.section_groups = static_cast<int>(section);
   plan.schedule.run_blocks = static_cast<int>(std::max<std::int64_t>(blocks / section, 1));
   plan.schedule.parts = static_cast<int>(parts);
+  plan.schedule.part_tiles = static_cast<int>(ceil_div(most_tiles(problem), parts));
   return plan;
 }
 
@@ -94,7 +102,8 @@ std::int64_t backward_jobs(const MlaAttentionProblem& problem) {
 std::int64_t backward_parts_handed_over(const MlaAttentionProblem& problem) {
   MlaAttentionProblem fast = problem;
   fast.deterministic = false;
-  return (parts_of(fast, section_groups(fast), kMostMultiprocessors) - 1) * backward_jobs(problem);
+  const std::int64_t parts = parts_of(fast, section_groups(fast), kMostMultiprocessors);
+  return parts > 1 ? parts * backward_jobs(problem) : 0;
 }
 
 BackwardPlan plan_backward(const MlaAttentionProblem& problem, int multiprocessors) {

@@ -99,13 +99,14 @@ __device__ void prepare_tile(const BackwardParams& p, int tile, int head) {
   }
 
   const int64_t index = static_cast<int64_t>(head) * p.tiles + tile;
-  if (!at.sees_keys) {  // else the first block that adds stores
+  const bool in_parts = p.schedule.parts > 1;
+  if (!at.sees_keys || in_parts) {  // else the first block that adds stores
     auto* const dq = reinterpret_cast<float4*>(p.workspace.dq + index * 2 * Traits::kDqHalfFloats);
 #pragma unroll
     for (int i = 0; i < 2 * Traits::kDqHalfFloats / 4 / kThreads; ++i)
       dq[thread + i * kThreads] = make_float4(0, 0, 0, 0);
   }
-  if (thread < 2) p.workspace.semaphores[2 * index + thread] = 0;
+  if (thread < 2) p.workspace.semaphores[2 * index + thread] = in_parts ? 1 : 0;
 
 #pragma unroll
   for (int pass = 0; pass < kPasses; ++pass) {
@@ -198,7 +199,7 @@ __global__ void __launch_bounds__(kThreads)
       p.workspace.groups_done[i * kGroupDoneStride] = 0;
   }
   if (p.schedule.parts > 1 && block == 0)
-    for (int i = static_cast<int>(threadIdx.x); i < Traits::kConsumers * (p.blocks - p.schedule.jobs()); i += kThreads)
+    for (int i = static_cast<int>(threadIdx.x); i < Traits::kConsumers * p.blocks; i += kThreads)
       p.workspace.parts_done[i] = 0;
   if (!p.deterministic) zero_dk_pe(p);
   if (block < list_blocks) {

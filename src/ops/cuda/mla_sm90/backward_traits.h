@@ -32,8 +32,9 @@ struct BackwardTraits {
   static constexpr int kDqHalfColumns = kQk / 2;
   static constexpr int kDqHalfFloats = kQueries * kDqHalfColumns;
   static constexpr int kDqHalfBytes = 4 * kDqHalfFloats;
-  // dK and dV of one consumer, that a part of a job hands over.
-  static constexpr int kSumsFloats = 64 * (kQk + kValue);
+  // dV of one consumer, or dK's nope columns: a part of a job hands over one of them, or both.
+  static constexpr int kSumFloats = 64 * kValue;
+  static_assert(kNope == kValue);
   static constexpr int kStatsFloats = 2 * kQueries;  // lse, delta of a query tile
   static constexpr int kStatsBytes = 4 * kStatsFloats;
   static constexpr int kJobBytes = 64;
