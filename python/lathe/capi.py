@@ -64,17 +64,22 @@ def _tensors(names):
     return [(name, Tensor) for name in names.split()]
 
 
+_CALL = [  # where and how, the end of both argument structs
+    ("device", ctypes.c_int),
+    ("backend", ctypes.c_char_p),
+    ("workspace", ctypes.c_void_p),
+    ("workspace_size", ctypes.c_size_t),
+    ("stream", ctypes.c_void_p),
+    ("clock_counters", ctypes.c_void_p),
+]
+
+
 class MlaForwardArgs(ctypes.Structure):
     _fields_ = [
         *_tensors("q_nope q_pe k_nope k_pe v o lse cu_seqlens_q cu_seqlens_k"),
         ("softmax_scale", ctypes.c_double),
         ("causal", ctypes.c_int32),
-        ("device", ctypes.c_int),
-        ("backend", ctypes.c_char_p),
-        ("workspace", ctypes.c_void_p),
-        ("workspace_size", ctypes.c_size_t),
-        ("stream", ctypes.c_void_p),
-        ("clock_counters", ctypes.c_void_p),
+        *_CALL,
     ]
 
 
@@ -84,12 +89,7 @@ class MlaBackwardArgs(ctypes.Structure):
         ("softmax_scale", ctypes.c_double),
         ("causal", ctypes.c_int32),
         ("deterministic", ctypes.c_int32),
-        ("device", ctypes.c_int),
-        ("backend", ctypes.c_char_p),
-        ("workspace", ctypes.c_void_p),
-        ("workspace_size", ctypes.c_size_t),
-        ("stream", ctypes.c_void_p),
-        ("clock_counters", ctypes.c_void_p),
+        *_CALL,
     ]
 
 
