@@ -49,6 +49,10 @@ def _outputs(q_nope, v, cu_seqlens_q):
     return q_nope.new_empty((*tokens, heads, v.shape[-1])), q_nope.new_empty(lse, dtype=stats)
 
 
+def _gradients(*inputs):
+    return tuple(torch.empty_like(x) for x in inputs)
+
+
 @torch.library.custom_op("lathe::mla_attention_forward", mutates_args=())
 def _forward(q_nope: Tensor, q_pe: Tensor, k_nope: Tensor, k_pe: Tensor, v: Tensor, cu_seqlens_q: Optional[Tensor],
              cu_seqlens_k: Optional[Tensor], softmax_scale: float, causal: bool,
@@ -69,7 +73,7 @@ def _backward(do: Tensor, dlse: Optional[Tensor], q_nope: Tensor, q_pe: Tensor, 
               v: Tensor, o: Tensor, lse: Tensor, cu_seqlens_q: Optional[Tensor], cu_seqlens_k: Optional[Tensor],
               softmax_scale: float, causal: bool,
               deterministic: bool) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    gradients = tuple(torch.empty_like(x) for x in (q_nope, q_pe, k_nope, k_pe, v))
+    gradients = _gradients(q_nope, q_pe, k_nope, k_pe, v)
     capi.mla_backward(q_nope, q_pe, k_nope, k_pe, v, o, lse, _in_rows(do), *gradients, softmax_scale=softmax_scale,
                       causal=causal, deterministic=deterministic, dlse=None if dlse is None else dlse.contiguous(),
                       cu_seqlens_q=cu_seqlens_q, cu_seqlens_k=cu_seqlens_k)
@@ -78,7 +82,7 @@ def _backward(do: Tensor, dlse: Optional[Tensor], q_nope: Tensor, q_pe: Tensor, 
 
 @_backward.register_fake
 def _(do, dlse, q_nope, q_pe, k_nope, k_pe, v, *rest):
-    return tuple(torch.empty_like(x) for x in (q_nope, q_pe, k_nope, k_pe, v))
+    return _gradients(q_nope, q_pe, k_nope, k_pe, v)
 
 
 def _in_rows(do):

@@ -105,6 +105,8 @@ TEST(BackwardPlan, MeasuredShapes) {
       {32, 512, 16, false, 16, 10, 7, 1}, {32, 512, 16, true, 16, 6, 7, 1},   {16, 1024, 16, true, 8, 4, 16, 1},
       {2, 2048, 16, false, 16, 7, 7, 1},  {1, 8192, 5, false, 5, 0, 26, 1},   {1, 2048, 2, false, 2, 0, 64, 4},
       {1, 1024, 4, false, 4, 0, 32, 4},   {1, 2048, 2, true, 2, 0, 16, 1},    {1, 4096, 2, false, 2, 0, 64, 2},
+      {1, 384, 16, false, 16, 0, 6, 2},   {1, 256, 16, false, 16, 0, 4, 2},   {1, 512, 4, false, 4, 0, 16, 4},
+      {1, 512, 16, true, 16, 0, 4, 1},
   };
   for (const auto& expected : cases) {
     const MlaAttentionProblem problem =

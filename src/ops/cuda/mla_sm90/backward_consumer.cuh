@@ -330,7 +330,7 @@ class BackwardConsumer {
     const uint32_t dk = shared_.base + Traits::kOffsetDs + consumer_ * Traits::kConsumerRows;
     Sums own;
     if constexpr (!kDeterministic)
-      if (p_.schedule.parts > 1) own = exchange_sums(__shfl_sync(~0u, job.parts, 0));
+      if (p_.schedule.in_parts()) own = exchange_sums(__shfl_sync(~0u, job.parts, 0));
     // The last half of dQ has left the staging buffer: it was the second consumer's, so it is the first one's turn.
     sm90::barrier_wait(barriers_.staging_turn(0), (halves_ & 1) ^ 1);
     if (own.dv) {

@@ -65,7 +65,7 @@ __global__ void __launch_bounds__(kThreads) zero_rows(BackwardRows to, int batch
 }
 
 // Shared memory that a block asks for only to have room: with it a multiprocessor holds no more than its share of the
-// blocks. They begin before the main kernel has ended, and crowded where it ends first.
+// blocks. They begin before the main kernel has ended, and would crowd where it ends first.
 constexpr int kMostSpreadingBytes = 226 * 1024;  // a block's limit less what is reserved for each
 int spreading_bytes(int blocks, int multiprocessors) {
   constexpr int kReserved = 1024;

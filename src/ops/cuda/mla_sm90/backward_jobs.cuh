@@ -57,8 +57,8 @@ __device__ __forceinline__ void cut_part(BackwardJob& job, int part, int tiles) 
 template <bool kPacked>
 __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks, int index, BackwardJob& job) {
   const BackwardSchedule& schedule = p.schedule;
-  const auto part = [&] { return static_cast<int>(blockIdx.x) / sm90::recompute(key_blocks * schedule.groups); };
-  if (!kPacked && schedule.parts > 1) index -= part() * key_blocks * schedule.groups;
+  const auto part = [&] { return static_cast<int>(blockIdx.x) / sm90::recompute(schedule.jobs()); };
+  if (!kPacked && schedule.in_parts()) index -= part() * schedule.jobs();
   const int first_group = index / sm90::recompute(schedule.section_groups * key_blocks) * schedule.section_groups;
   const int width = min(schedule.section_groups, schedule.groups - first_group);
   const int rest = index - first_group * key_blocks;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void make_job(const BackwardParams& p, int key_blocks
     job.head = group - job.batch * p.heads;
     job.tile = job.batch * p.sequence_tiles;
     job.key_row = job.batch * p.s_k + job.key_token;
-    if (schedule.parts > 1) cut_part(job, part(), schedule.part_tiles);
+    if (schedule.in_parts()) cut_part(job, part(), schedule.part_tiles);
   }
 }
 

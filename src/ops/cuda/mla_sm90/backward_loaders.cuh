@@ -238,7 +238,7 @@ __device__ __forceinline__ void write_dq(const BackwardParams& p, const Backward
       const int64_t half = (static_cast<int64_t>(job.head) * p.tiles + job.tile + tile) * 2 + consumer;
       int* const semaphore = p.workspace.semaphores + half;
       int before = additions_before(job, tile);
-      if (!kDeterministic && p.schedule.parts > 1) ++before;  // the zeros
+      if (!kDeterministic && p.schedule.in_parts()) ++before;  // the zeros
       sm90::semaphore_wait(semaphore, kDeterministic ? before : min(before, 1));
       sm90::proxy_fence_global();
       sm90::barrier_wait(barriers.staging_full(consumer), parity);

@@ -39,6 +39,7 @@ struct BackwardSchedule {
   int parts = 1;
   int part_tiles = 0;  // query tiles of a part
 
+  __device__ __forceinline__ bool in_parts() const { return parts > 1; }
   __device__ __forceinline__ int jobs() const { return key_blocks * groups; }  // not of packed sequences
 };
 

@@ -99,7 +99,7 @@ __device__ void prepare_tile(const BackwardParams& p, int tile, int head) {
   }
 
   const int64_t index = static_cast<int64_t>(head) * p.tiles + tile;
-  const bool in_parts = p.schedule.parts > 1;
+  const bool in_parts = p.schedule.in_parts();
   if (!at.sees_keys || in_parts) {  // else the first block that adds stores
     auto* const dq = reinterpret_cast<float4*>(p.workspace.dq + index * 2 * Traits::kDqHalfFloats);
 #pragma unroll
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(kThreads)
     for (int i = static_cast<int>(threadIdx.x); i < p.schedule.groups; i += kThreads)
       p.workspace.groups_done[i * kGroupDoneStride] = 0;
   }
-  if (p.schedule.parts > 1 && block == 0)
+  if (p.schedule.in_parts() && block == 0)
     for (int i = static_cast<int>(threadIdx.x); i < Traits::kConsumers * p.blocks; i += kThreads)
       p.workspace.parts_done[i] = 0;
   if (!p.deterministic) zero_dk_pe(p);
